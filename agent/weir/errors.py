@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that a user can mend, each with the exit code it ends a command with.
+
+WeirError (1)
+├── ConfigError (2)      an option, a YAML key or a value that cannot be
+├── PrivilegeError (3)   not root, a missing capability, a read-only file system
+├── KernelError (4)      this kernel cannot do what is asked
+│   └── LoadError        one BPF program was refused; carries the verifier's last lines
+├── BusyError (5)        another Weir holds this instance
+└── ListenError (6)      the address to listen on cannot be had
+"""
+
+from __future__ import annotations
+
+
+class WeirError(Exception):
+    """One line that says what, where and how to mend it."""
+
+    exit_code = 1
+
+
+class ConfigError(WeirError):
+    """Bad option, YAML key or value."""
+
+    exit_code = 2
+
+
+class PrivilegeError(WeirError):
+    """Not allowed to: not root, capability, read-only file system, lockdown."""
+
+    exit_code = 3
+
+
+class KernelError(WeirError):
+    """This kernel cannot do what is asked."""
+
+    exit_code = 4
+
+
+class LoadError(KernelError):
+    """A BPF program was refused by the kernel.
+
+    ``program`` is its name, ``log`` the last lines of the verifier's log.
+    """
+
+    def __init__(self, message: str, program: str = "", log: str = "") -> None:
+        super().__init__(message)
+        self.program = program
+        self.log = log
+
+
+class BusyError(WeirError):
+    """Another Weir holds this instance."""
+
+    exit_code = 5
+
+
+class ListenError(WeirError):
+    """The address to listen on cannot be had."""
+
+    exit_code = 6

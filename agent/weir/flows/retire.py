@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Giving idle edges' slots back, oldest first, and sooner when slots run short.
+
+In two steps, a drain apart: first the edge leaves the kernel's table and its slot's generation moves
+on, so that nothing new finds it; then, if it stayed silent, its counts are folded into an edge with
+the same labels (or go, where it was the last one and its series ends).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from weir.flows.types import Drain
+from weir.kernel.layout import RETIRING, USED
+from weir.kernel.side import KernelSide
+
+#: Slots retired in one drain at most, so that no drain takes long.
+_BATCH = 512
+#: Above this share of used slots, ``pressed_ns`` counts instead of ``idle_ns``.
+_PRESSED = 0.8
+
+
+class Retirer:
+    """Watches the drains of one kernel side."""
+
+    def __init__(self, side: KernelSide, idle_ns: int = 600 * 10**9, pressed_ns: int = 30 * 10**9) -> None:
+        self._side = side
+        self._idle_ns = idle_ns
+        self._pressed_ns = pressed_ns
+        self._marked: dict[int, int] = {}
+        self.retired = 0
+
+    def step(self, drain: Drain, survivor: Callable[[int], int | None]) -> None:
+        """Free what was marked a drain ago, then mark what is idle now.
+
+        ``survivor`` names another slot with the same labels that stays, or None.
+        """
+        self._finish(drain, survivor)
+        self._mark(drain)
+
+    def _finish(self, drain: Drain, survivor: Callable[[int], int | None]) -> None:
+        for row in np.flatnonzero(drain.slots["state"] == RETIRING)[:_BATCH]:
+            index, active = int(drain.indexes[row]), int(drain.slots["active_ns"][row])
+            if self._marked.get(index) != active or drain.slots["live"][row]:
+                self._marked[index] = active  # counted once more (or marked by an agent before this one)
+            elif self._side.fold_slot(index, survivor(index)):
+                del self._marked[index]
+                self.retired += 1
+
+    def _mark(self, drain: Drain) -> None:
+        slots = self._side.maps.slots
+        pressed = len(drain.indexes) > _PRESSED * len(slots.view)
+        before = drain.monotonic_ns - (self._pressed_ns if pressed else self._idle_ns)
+        rows = drain.slots
+        idle = (rows["state"] == USED) & (rows["live"] == 0) & (rows["active_ns"].astype(np.int64) < before)
+        candidates = np.flatnonzero(idle & (drain.indexes > 0))
+        oldest = candidates[np.argsort(rows["active_ns"][candidates], kind="stable")][:_BATCH]
+        for row in oldest:
+            index = int(drain.indexes[row])
+            self._side.maps.forget_edge(index)
+            slots.retire(index)
+            self._marked[index] = int(rows["active_ns"][row])

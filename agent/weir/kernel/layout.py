@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The structs of ``bpf/weir.h`` as numpy dtypes.
+
+The loader compiles :func:`static_asserts` together with the programs, so the two
+descriptions cannot differ unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ABI = 1
+SOURCE, DESTINATION = 1, 2
+FREE, USED, RETIRING = 0, 1, 2
+TCP, UDP = 6, 17
+FAILURES = ("refused", "timeout", "unreachable", "reset", "aborted", "local")
+EVENTS = (
+    "slot_overflow",
+    "storage_failed",
+    "untracked",
+    "late_close",
+    "listener_full",
+    "claim_lost",
+    "reset_unmatched",
+    "packet_unreadable",
+    "udp_failed",
+    "connection_limit",
+)
+BUCKETS = 96
+#: Microseconds of one histogram unit (the first four buckets are this wide).
+UNIT_US = 4
+
+Array = NDArray[Any]
+
+EDGE = np.dtype(
+    [
+        ("laddr", "u1", 16),
+        ("raddr", "u1", 16),
+        ("cgroup", "u8"),
+        ("netns", "u4"),
+        ("port", "u2"),
+        ("family", "u1"),
+        ("proto", "u1"),
+        ("role", "u1"),
+        ("raddr_bits", "u1"),
+        ("pad", "u1", 6),
+        ("comm", "S16"),
+    ]
+)
+
+SLOT = np.dtype(
+    [
+        ("key", EDGE),
+        ("state", "u4"),
+        ("generation", "u4"),
+        ("born_ns", "u8"),
+        ("active_ns", "u8"),
+        ("tgid", "u4"),
+        ("pad", "u4"),
+        ("sent_bytes", "u8"),
+        ("received_bytes", "u8"),
+        ("sent_datagrams", "u8"),
+        ("received_datagrams", "u8"),
+        ("opened", "u8"),
+        ("closed", "u8"),
+        ("live", "u8"),
+        ("retransmitted", "u8"),
+        ("resets_sent", "u8"),
+        ("resets_received", "u8"),
+        ("failed", "u8", len(FAILURES)),
+        ("rtt_sum_us", "u8"),
+        ("connect_sum_us", "u8"),
+        ("rtt", "u8", BUCKETS),
+        ("connect", "u8", BUCKETS),
+    ]
+)
+
+RECORD = np.dtype(
+    [
+        ("laddr", "u1", 16),
+        ("raddr", "u1", 16),
+        ("socket", "u8"),
+        ("sent_bytes", "u8"),
+        ("received_bytes", "u8"),
+        ("born_ns", "u8"),
+        ("cgroup", "u8"),
+        ("netns", "u4"),
+        ("tgid", "u4"),
+        ("slot", "u4"),
+        ("retransmitted", "u4"),
+        ("srtt_us", "u4"),
+        ("lport", "u2"),
+        ("rport", "u2"),
+        ("state", "u1"),
+        ("proto", "u1"),
+        ("family", "u1"),
+        ("role", "u1"),
+        ("pad", "u4"),
+        ("comm", "S16"),
+    ]
+)
+
+STRUCTS = {"weir_edge": EDGE, "weir_slot": SLOT, "weir_record": RECORD}
+
+
+def static_asserts() -> str:
+    """C text that fails to compile where ``bpf/weir.h`` differs from the dtypes above."""
+    return "\n".join(_asserts()) + "\n"
+
+
+def _asserts() -> Iterator[str]:
+    for name, dtype in STRUCTS.items():
+        yield f'_Static_assert(sizeof(struct {name}) == {dtype.itemsize}, "{name}");'
+        assert dtype.fields is not None
+        for field, (kind, offset, *_) in dtype.fields.items():
+            at = f"__builtin_offsetof(struct {name}, {field})"
+            yield f'_Static_assert({at} == {offset}, "{name}.{field}");'
+            size = f"sizeof(((struct {name} *)0)->{field})"
+            yield f'_Static_assert({size} == {kind.itemsize}, "{name}.{field} size");'
+    yield f'_Static_assert(WEIR_FAILURES == {len(FAILURES)}, "failures");'
+    yield f'_Static_assert(WEIR_EVENTS == {len(EVENTS)}, "events");'
+    yield f'_Static_assert(WEIR_BUCKETS == {BUCKETS}, "buckets");'
+    yield f'_Static_assert(WEIR_ABI == {ABI}, "abi");'
+
+
+def bucket_bounds_us() -> Array:
+    """Upper bounds (exclusive, microseconds, float64) of the histogram buckets, shape (96,).
+
+    The last one is infinite. A value ``v`` in units of 4 us falls into bucket ``v`` below 4,
+    else ``4 * (msb(v) - 1) + next two bits``, as ``hist_bucket`` in ``bpf/count.h``.
+    """
+    index = np.arange(BUCKETS, dtype=np.int64)
+    octave, sub = index // 4, index % 4
+    units = np.where(index < 4, index + 1, (4 + sub + 1) << np.maximum(octave - 1, 0))
+    bounds = units.astype(np.float64) * UNIT_US
+    bounds[-1] = np.inf
+    return bounds

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's view of the pinned maps: slots by mmap, the rest by few system calls."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from weir.kernel import bpf
+from weir.kernel.layout import EVENTS, FREE, RETIRING, SLOT, Array
+
+
+class Slots:
+    """The mmap-able array of slots (``layout.SLOT``), shared with the kernel.
+
+    ``view`` is live: the kernel adds to it at any time. Copy rows before using them twice.
+    """
+
+    def __init__(self, fd: int, count: int) -> None:
+        self._map = mmap.mmap(fd, _pages(count * SLOT.itemsize), mmap.MAP_SHARED)
+        self.view: Array = np.frombuffer(self._map, dtype=SLOT, count=count)
+        self._high = 1
+
+    def used(self) -> Array:
+        """Indexes of rows to drain: those in use, and slot 0 once it counted anything.
+
+        Only rows up to a high-water mark are looked at: free slots are handed out lowest first,
+        so rows (and memory) beyond it were never touched.
+        """
+        while self._high < len(self.view) and self.view["state"][self._high] != FREE:
+            self._high = min(len(self.view), 2 * self._high)
+        # one stretch further, since slots come back in any order
+        self._high = min(len(self.view), max(self._high, 256))
+        found = np.flatnonzero(self.view["state"][: self._high])
+        if len(found) and found[-1] > self._high // 2:
+            self._high = min(len(self.view), self._high * 2)
+            found = np.flatnonzero(self.view["state"][: self._high])
+        overflow = self.view[0]
+        if overflow["opened"] or overflow["sent_bytes"] or overflow["received_bytes"]:
+            found = np.concatenate(([0], found[found > 0]))
+        return found
+
+    def retire(self, index: int) -> None:
+        """Mark a slot so that no socket's memory of it counts any more (its generation moves on)."""
+        self.view["generation"][index] += 1
+        self.view["state"][index] = RETIRING
+
+
+class Maps:
+    """All pinned maps of one kernel side."""
+
+    def __init__(self, pins: Path, slots: int) -> None:
+        folder = pins / "maps"
+        self._fds = {p.name: bpf.get(str(p)) for p in sorted(folder.iterdir())}
+        self.slots = Slots(self._fds["slots"], slots)
+        self._cpus = _possible_cpus()
+
+    def events(self) -> dict[str, int]:
+        """What the kernel side could not do, by name (``layout.EVENTS``), summed over CPUs."""
+        size = 8 * self._cpus
+        return {
+            name: sum(struct.unpack(f"<{self._cpus}Q", bpf.map_lookup(self._fds["events"], _u32(i), size)))
+            for i, name in enumerate(EVENTS)
+        }
+
+    def tracked(self) -> int:
+        """Connections that have state in the kernel now."""
+        value = bpf.map_lookup(self._fds["tracked"], _u32(0), 8)
+        return max(0, struct.unpack("<q", value)[0])
+
+    def forget_edge(self, index: int) -> bool:
+        """Take a slot's edge out of the look-up table; False if it points elsewhere by now."""
+        key = self.slots.view["key"][index].tobytes()
+        try:
+            if bpf.map_lookup(self._fds["edges"], key, 4) != _u32(index):
+                return False
+            bpf.map_delete(self._fds["edges"], key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close all descriptors; the pins stay."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("<I", value)
+
+
+def _pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _possible_cpus(path: Path = Path("/sys/devices/system/cpu/possible")) -> int:
+    text = path.read_text(encoding="ascii").strip()
+    return int(text.rsplit("-", 1)[-1].rsplit(",", 1)[-1]) + 1

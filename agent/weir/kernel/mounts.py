@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File systems that Weir needs, found where the host has them, else mounted in a folder of Weir's.
+
+A host without bpffs or cgroup v2 gets one under ``/run/weir/mnt``: nothing under ``/sys`` changes,
+no other program sees a difference.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from weir.errors import PrivilegeError
+
+RUN = Path("/run/weir")
+_BPF_MAGIC_MOUNTS = {"bpf": "bpffs", "cgroup2": "cgroup2", "tracefs": "tracefs"}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mounted(kind: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> Iterator[tuple[Path, str]]:
+    """Mount points of a file system type with their options (proc(5), mountinfo)."""
+    for line in mountinfo.read_text(encoding="utf-8").splitlines():
+        left, _, right = line.partition(" - ")
+        fields, tail = left.split(), right.split()
+        if tail and tail[0] == kind and fields[3] == "/":
+            point = fields[4].encode().decode("unicode_escape")
+            yield Path(point), fields[5] + "," + (tail[2] if len(tail) > 2 else "")
+
+
+def find(kind: str) -> Path | None:
+    """The first mount point of a type, or None; a root-only view of part of it does not count."""
+    return next((point for point, _ in mounted(kind)), None)
+
+
+def ensure(kind: str) -> Path:
+    """A mount point of ``kind`` (bpf, cgroup2, tracefs), mounted in Weir's folder if need be."""
+    found = find(kind)
+    if found:
+        return found
+    point = RUN / "mnt" / _BPF_MAGIC_MOUNTS[kind]
+    try:
+        point.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PrivilegeError(
+            f"cannot make {point}: {error.strerror}; run as root with a writable /run"
+        ) from None
+    if _libc.mount(kind.encode(), str(point).encode(), kind.encode(), 0, None):
+        errno = ctypes.get_errno()
+        raise PrivilegeError(
+            f"cannot mount {kind} at {point}: {os.strerror(errno)}; mount it on the host"
+            f" (mount -t {kind} {kind} {_usual(kind)}) or run with CAP_SYS_ADMIN"
+        )
+    return point
+
+
+def _usual(kind: str) -> str:
+    return {"bpf": "/sys/fs/bpf", "cgroup2": "/sys/fs/cgroup", "tracefs": "/sys/kernel/tracing"}[kind]
+
+
+def release() -> None:
+    """Unmount what :func:`ensure` mounted, where it is not in use; remove the empty folders."""
+    base = RUN / "mnt"
+    for name in _BPF_MAGIC_MOUNTS.values():
+        point = base / name
+        if point.is_dir():
+            _libc.umount2(str(point).encode(), 0)
+            _rmdir(point)
+    _rmdir(base)
+    _rmdir(RUN)
+
+
+def _rmdir(path: Path) -> None:
+    try:
+        path.rmdir()
+    except OSError:
+        pass  # in use by another instance, or not there

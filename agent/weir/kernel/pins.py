@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an instance's kernel side is pinned, and the locks that keep two Weirs apart.
+
+``<bpffs>/weir/<instance>/v<ABI>/{maps,progs,links}/<name>``: the folder appears by a rename when
+all of it is there, so a loader that was killed leaves ``v<ABI>-new``, which the next start removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from weir.errors import BusyError, ConfigError, PrivilegeError
+from weir.kernel import mounts
+from weir.kernel.layout import ABI
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+
+
+class Instance:
+    """One named Weir on this host: its pins under bpffs and its files under ``/run/weir``."""
+
+    def __init__(self, name: str, bpffs: Path, run: Path = mounts.RUN) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"--instance {name!r}: use 1 to 40 letters, digits, '-' and '_' (it names a folder)"
+            )
+        self.name = name
+        self.home = bpffs / "weir" / name
+        self.pins = self.home / f"v{ABI}"
+        self.fresh = self.home / f"v{ABI}-new"
+        self.run = run / name
+        self.state = self.run / "kernel.json"
+
+    def loaded(self) -> bool:
+        """Whether a whole kernel side is pinned."""
+        return (self.pins / "maps" / "slots").exists()
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the loader wrote about the pinned kernel side; empty if it is not known."""
+        try:
+            facts = json.loads(self.state.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def prepare(self) -> Path:
+        """An empty folder to pin into; removes what a killed loader left."""
+        remove(self.fresh)
+        try:
+            for part in ("maps", "progs", "links"):
+                (self.fresh / part).mkdir(parents=True)
+        except OSError as error:
+            raise PrivilegeError(
+                f"cannot make folders in {self.home}: {error.strerror}; Weir pins its programs there,"
+                " mount bpffs writable (mount -o remount,rw /sys/fs/bpf)"
+            ) from None
+        return self.fresh
+
+    def publish(self, facts: Mapping[str, Any]) -> None:
+        """Make the prepared folder the instance's kernel side."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        fresh = self.state.with_suffix(".new")
+        fresh.write_text(json.dumps(facts), encoding="utf-8")
+        remove(self.pins)
+        self.fresh.rename(self.pins)
+        fresh.rename(self.state)
+
+    def remove(self) -> bool:
+        """Unpin everything, of every version; the kernel then drops programs and maps.
+
+        Returns whether there was anything.
+        """
+        there = self.home.exists()
+        remove(self.home)
+        shutil.rmtree(self.run, ignore_errors=True)
+        for folder in (self.home.parent,):
+            try:
+                folder.rmdir()
+            except OSError:
+                pass
+        return there
+
+    @contextmanager
+    def lock(self, who: str) -> Iterator[None]:
+        """Hold the instance; BusyError if another process does. Freed by the kernel on any end."""
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+            file = open(self.run / f"{who}.lock", "a+", encoding="ascii")  # noqa: SIM115
+        except OSError as error:
+            raise PrivilegeError(f"cannot write {self.run}: {error.strerror}; run as root") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise BusyError(
+                    f"weir {who} already runs for instance {self.name!r} (pid {file.read().strip() or '?'});"
+                    " stop it, or choose another --instance NAME"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def instances(bpffs: Path) -> list[str]:
+    """Names of all instances that have something pinned."""
+    base = bpffs / "weir"
+    return sorted(p.name for p in base.iterdir()) if base.is_dir() else []
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of pins (bpffs has files and folders only); nothing if it is missing."""
+    if not folder.exists():
+        return
+    for path, folders, files in os.walk(folder, topdown=False):
+        for name in sorted(files):
+            os.unlink(os.path.join(path, name))
+        for name in folders:
+            os.rmdir(os.path.join(path, name))
+    folder.rmdir()

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which programs a variant has and where each is attached: data that the loader follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from weir.kernel.options import KernelOptions
+
+
+@dataclass(frozen=True)
+class Program:
+    """One BPF program.
+
+    ``hook`` is tp_btf, iter, raw_tp, kprobe, kretprobe, cgroup or run (by user space); ``targets`` the tracepoint, the
+    iterator's target, the functions (the first that exist) or the attach type. ``over`` is the
+    map an iterator walks. A plane without one of its ``needed`` programs is down.
+    """
+
+    name: str
+    hook: str
+    targets: tuple[str, ...]
+    plane: str
+    over: str = ""
+    needed: bool = True
+
+
+_STORAGE = (
+    Program("tcp_drain", "iter", ("bpf_sk_storage_map",), "tcp", over="conns"),
+    Program("tcp_records", "iter", ("bpf_sk_storage_map",), "tcp", over="conns", needed=False),
+    Program("tcp_destroy", "tp_btf", ("tcp_destroy_sock",), "tcp"),
+    Program("tcp_reset_received", "tp_btf", ("tcp_receive_reset",), "tcp", needed=False),
+    Program("tcp_reset_sent", "tp_btf", ("tcp_send_reset",), "tcp", needed=False),
+    Program("tcp_state", "tp_btf", ("inet_sock_set_state",), "tcp"),
+)
+_HASH = (
+    Program("tcp_drain", "iter", ("bpf_map_elem",), "tcp", over="conns"),
+    Program("tcp_records", "iter", ("bpf_map_elem",), "tcp", over="conns", needed=False),
+)
+_TRACEPOINT = (
+    *_HASH,
+    Program("tcp_destroy", "raw_tp", ("tcp_destroy_sock",), "tcp"),
+    Program("tcp_reset_received", "raw_tp", ("tcp_receive_reset",), "tcp", needed=False),
+    Program("tcp_reset_sent", "raw_tp", ("tcp_send_reset",), "tcp", needed=False),
+    Program("tcp_state", "raw_tp", ("inet_sock_set_state",), "tcp"),
+    Program("tcp_send", "raw_tp", ("sock_send_length",), "tcp"),
+    Program("tcp_receive", "raw_tp", ("sock_recv_length",), "tcp"),
+)
+_CALLS = ("tcp_sendmsg", "tcp_recvmsg", "tcp_sendpage")
+_RESETS = ("tcp_v4_send_reset", "tcp_v6_send_reset", "tcp_send_active_reset")
+_KPROBE = (
+    *_HASH,
+    Program("tcp_destroy", "kprobe", ("tcp_v4_destroy_sock",), "tcp"),
+    Program("tcp_reset_received", "kprobe", ("tcp_reset",), "tcp", needed=False),
+    Program("tcp_reset_sent", "kprobe", _RESETS, "tcp", needed=False),
+    Program("tcp_listen", "kprobe", ("inet_csk_listen_start",), "tcp"),
+    Program("tcp_state", "kprobe", ("tcp_set_state",), "tcp"),
+    Program("tcp_call", "kprobe", _CALLS, "tcp"),
+    Program("tcp_return", "kretprobe", _CALLS, "tcp"),
+)
+_UDP = (
+    Program("udp_records", "iter", ("bpf_sk_storage_map",), "udp", over="udp_socks", needed=False),
+    Program("udp_create", "cgroup", ("sock_create",), "udp", needed=False),
+    Program("udp_ingress", "cgroup", ("ingress",), "udp"),
+    Program("udp_egress", "cgroup", ("egress",), "udp"),
+)
+_RETIRE = (Program("slot_fold", "run", ("raw_tp",), "retire"),)
+#: Run once by the loader, in this order, then dropped.
+DISCOVERY = (
+    Program("find_listeners", "iter", ("task_file",), "discovery"),
+    Program("find_connections", "iter", ("task_file",), "discovery"),
+    Program("find_orphans", "iter", ("tcp",), "discovery", needed=False),
+)
+_VARIANTS = {"storage": _STORAGE, "tracepoint": _TRACEPOINT, "kprobe": _KPROBE}
+#: Maps that the agent opens; the others are kept alive by the programs.
+PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners")
+
+
+def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[Program]:
+    """All that stays loaded for a variant ("storage", "tracepoint", "kprobe")."""
+    chosen = _VARIANTS[variant] + (_UDP if options.udp else ()) + _RETIRE
+    return [p for p in chosen if iterators or p.hook != "iter"]
+
+
+def defines(variant: str, options: KernelOptions, iterators: bool) -> list[str]:
+    """Compiler flags that specialise ``bpf/weir.c``."""
+    flags = {
+        f"WEIR_{variant.upper()}": 1,
+        "WEIR_SLOTS": options.slots,
+        "WEIR_CONNECTIONS": options.connections,
+        "WEIR_LISTENERS": options.listeners,
+        "WEIR_FOLDS": max(64, len(options.folds)),
+        "WEIR_UDP": int(options.udp),
+        "WEIR_ITERATORS": int(iterators),
+        "WEIR_BY_PROCESS": int(options.by_process),
+        "WEIR_SCOPE_NETNS": len(options.netns),
+        "WEIR_SCOPE_CGROUP": len(options.cgroups),
+        "WEIR_SCOPE_PORT": len(options.ports),
+    }
+    return [f"-D{name}={value}" for name, value in flags.items() if value]

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel side as the long-lived agent holds it: pins only, no compiler, no bcc."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weir import errors
+from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
+from weir.flows.types import MapFill, ProgramStats
+from weir.kernel import bpf, mounts
+from weir.kernel.btf import KERNEL_BTF
+from weir.kernel.layout import RECORD, Array
+from weir.kernel.maps import Maps
+from weir.kernel.options import KernelOptions
+from weir.kernel.pins import Instance
+
+_PACKAGE_ROOT = str(Path(__file__).parents[2])
+
+
+def ready(name: str) -> tuple[Instance, Path]:
+    """The instance of that name and the cgroup v2 mount point; PrivilegeError when not root."""
+    if os.geteuid() != 0:
+        raise PrivilegeError("Weir loads BPF programs and must be root: use sudo, or docker run --privileged")
+    return Instance(name, mounts.ensure("bpf")), mounts.ensure("cgroup2")
+
+
+def load(instance: Instance, options: KernelOptions, cgroup2: Path) -> Mapping[str, Any]:
+    """Run the loader process; the facts it wrote. Raises the WeirError that it met."""
+    if not KERNEL_BTF.exists():
+        raise KernelError(
+            "this kernel has no BTF (/sys/kernel/btf/vmlinux): Weir needs a kernel with"
+            " CONFIG_DEBUG_INFO_BTF=y, as Debian 11, Ubuntu 20.10, RHEL 8.2 and later have"
+        )
+    command = [sys.executable, "-m", "weir.kernel.loader", instance.name, str(instance.home.parents[1]),
+               str(cgroup2)]  # fmt: skip
+    done = subprocess.run(
+        command, input=options.to_json(), capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": _PACKAGE_ROOT},
+    )  # fmt: skip
+    return _reply(done)
+
+
+def _reply(done: subprocess.CompletedProcess[str]) -> Mapping[str, Any]:
+    lines = done.stdout.strip().splitlines()
+    try:
+        reply = json.loads(lines[-1] if lines else "")
+    except ValueError:
+        said = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+        if "No module named 'bcc'" in said:
+            raise KernelError("python3-bpfcc is not installed: apt-get install python3-bpfcc") from None
+        raise KernelError(f"the loader ended with code {done.returncode}: {said}") from None
+    if "error" not in reply:
+        return dict(reply)
+    if reply.get("kind") == "LoadError":
+        raise LoadError(reply["error"], reply.get("program", ""), reply.get("log", ""))
+    kind = getattr(errors, str(reply.get("kind")), WeirError)
+    raise kind(reply["error"])
+
+
+class KernelSide:
+    """An open kernel side. ``close`` leaves it counting; only ``Instance.remove`` ends it."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.facts = instance.facts()
+        self._pins = instance.pins
+        self._slots = int(self.facts["options"]["slots"])
+        self.maps = Maps(instance.pins, self._slots)
+        self._links = self._open("links")
+        self._programs = self._open("progs")
+
+    def _open(self, part: str) -> dict[str, int]:
+        return {p.name: bpf.get(str(p)) for p in sorted((self._pins / part).iterdir())}
+
+    def read_counters(self) -> None:
+        """Have the kernel add what live sockets gained to their slots."""
+        if "tcp_drain" in self._links:
+            bpf.iterate(self._links["tcp_drain"])
+
+    def fold_slot(self, index: int, into: int | None) -> bool:
+        """Free a retiring slot, its counts going to another one; False if it is not idle (any more).
+
+        ``into`` None lets the counts go with it.
+        """
+        target = 0xFFFFFFFF if into is None else into
+        return bpf.run_raw(self._programs["slot_fold"], index, target) == 0
+
+    def records(self, limit: int = 100_000) -> Array:
+        """Live sockets for the views (``layout.RECORD``), at most about ``limit``."""
+        parts = [np.empty(0, RECORD)]
+        for name in ("tcp_records", "udp_records"):
+            if name in self._links:
+                raw = bpf.iterate(self._links[name], limit * RECORD.itemsize)
+                parts.append(np.frombuffer(raw[: len(raw) // RECORD.itemsize * RECORD.itemsize], RECORD))
+        return np.concatenate(parts)[:limit]
+
+    def programs(self) -> tuple[ProgramStats, ...]:
+        """Run-time statistics of every program."""
+        infos = ((name, bpf.program_info(fd)) for name, fd in self._programs.items())
+        return tuple(
+            ProgramStats(name, i.run_ns, i.runs, i.recursion_misses, i.verified_insns) for name, i in infos
+        )
+
+    def program_code(self) -> dict[str, tuple[int, bytes]]:
+        """Program type and instructions of every loaded program, as the kernel runs them."""
+        return {
+            name: (bpf.program_info(fd).kind, bpf.program_code(fd)) for name, fd in self._programs.items()
+        }
+
+    def fill(self, slots_used: int) -> tuple[MapFill, ...]:
+        """How full the bounded maps are."""
+        connections = int(self.facts["options"]["connections"])
+        return (
+            MapFill("slots", slots_used, self._slots),
+            MapFill("connections", self.maps.tracked(), connections),
+        )
+
+    def planes(self) -> Mapping[str, str]:
+        """Plane → "" or why it is down."""
+        return dict(self.facts.get("planes", {}))
+
+    def close(self) -> None:
+        """Close descriptors; counting goes on through the pins."""
+        self.maps.close()
+        for fd in (*self._links.values(), *self._programs.values()):
+            os.close(fd)
+        self._links.clear()
+        self._programs.clear()

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* base.h: constants, reading, counting. Every program builds on this.
+ *
+ * GET(p, member) reads a member of a kernel struct: a plain load, checked by the verifier
+ * against BTF, where programs get BTF-typed pointers (WEIR_TYPED), else
+ * bpf_probe_read_kernel. So handlers are written once for all hooks.
+ */
+#ifndef WEIR_BASE_H
+#define WEIR_BASE_H
+
+#include "weir.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+
+/* include/net/tcp_states.h */
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT,
+	TCP_SYN_RECV,
+	TCP_FIN_WAIT1,
+	TCP_FIN_WAIT2,
+	TCP_TIME_WAIT,
+	TCP_CLOSE,
+	TCP_CLOSE_WAIT,
+	TCP_LAST_ACK,
+	TCP_LISTEN,
+	TCP_CLOSING,
+	TCP_NEW_SYN_RECV,
+};
+
+#define ENETUNREACH 101
+#define ECONNRESET 104
+#define ETIMEDOUT 110
+#define ECONNREFUSED 111
+#define EHOSTUNREACH 113
+
+#define PROBE(p, member)                                                                           \
+	({                                                                                         \
+		typeof((p)->member) v_ = 0;                                                        \
+		bpf_probe_read_kernel(&v_, sizeof(v_), &(p)->member);                              \
+		v_;                                                                                \
+	})
+#ifdef WEIR_TYPED
+#define GET(p, member) ((p)->member)
+#else
+#define GET(p, member) PROBE(p, member)
+#endif
+
+#define ADD(counter, n) __sync_fetch_and_add(&(counter), (n))
+#define ONCE(x) (*(volatile typeof(x) *)&(x))
+
+BPF_F_TABLE("array", u32, struct weir_slot, slots, WEIR_SLOTS, BPF_F_MMAPABLE);
+BPF_TABLE("percpu_array", u32, u64, events, WEIR_EVENTS);
+
+static __always_inline void event(u32 which)
+{
+	u64 *n = events.lookup(&which);
+
+	if (n)
+		*n += 1; /* one CPU's own */
+}
+
+/* Bucket of a time in microseconds; layout.bucket_bounds_us is its inverse. */
+static __always_inline u64 hist_bucket(u64 us)
+{
+	u64 v = us >> 2, msb = 0, bucket = v;
+
+	if (v >> 25) {
+		bucket = WEIR_BUCKETS - 1;
+	} else if (v >= 4) {
+#pragma unroll
+		for (u32 i = 2; i < 25; i++)
+			if (v >> i)
+				msb = i;
+		bucket = 4 * (msb - 1) + ((v >> (msb - 2)) & 3);
+	}
+	/* clang knows the bound and would drop the check that the verifier needs */
+	asm volatile("" : "+r"(bucket));
+	return bucket < WEIR_BUCKETS ? bucket : WEIR_BUCKETS - 1;
+}
+
+#endif

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* discover.h: what was there before Weir. Read once by the loader, then gone.
+ *
+ * iter/task_file walks every file of every process, so it finds each socket together with its
+ * owner, in every network namespace. Sockets that no process holds (closed by the application
+ * and still sending, or not yet accepted) come from iter/tcp, a namespace at a time.
+ */
+#ifndef WEIR_DISCOVER_H
+#define WEIR_DISCOVER_H
+
+#include "tcp.h"
+#ifdef WEIR_UDP
+#include "udp.h"
+#endif
+
+/* Linux gives out ports from here on by itself (net.ipv4.ip_local_port_range). */
+#define EPHEMERAL 32768
+
+/* Nobody saw who connected: the end that does not listen is the source. */
+static __always_inline u32 role_of_old(struct sock *sk, struct owner *listener)
+{
+	u16 lport = GET(sk, __sk_common.skc_num), rport = bpf_ntohs(GET(sk, __sk_common.skc_dport));
+
+	if (listener)
+		return WEIR_DESTINATION;
+	if (lport >= EPHEMERAL && rport >= EPHEMERAL)
+		return WEIR_SOURCE;
+	return lport >= rport ? WEIR_SOURCE : WEIR_DESTINATION;
+}
+
+static __always_inline void conn_adopt(struct sock *sk, struct owner *o)
+{
+	u8 state = GET(sk, __sk_common.skc_state);
+
+	if (state == TCP_CLOSE || state == TCP_LISTEN || state == TCP_NEW_SYN_RECV ||
+	    state == TCP_TIME_WAIT || state == TCP_SYN_RECV)
+		return;
+	u32 netns = sock_netns(sk);
+
+	if (!in_scope(sk, netns) || conn_find(sk))
+		return;
+	u64 now = bpf_ktime_get_ns();
+	struct conn *c = conn_new(sk, now);
+	struct tcp_sock *tp = tcp_of(sk);
+
+	if (!c || !tp)
+		return;
+	struct owner *listener = listener_find(sk, netns);
+
+	c->role = role_of_old(sk, listener);
+	if (o)
+		c->owner = *o;
+	else if (listener)
+		c->owner = *listener;
+	c->base_sent = c->sent = tcp_sent(tp);
+	c->base_received = c->received = tcp_received(sk, tp);
+	c->retransmitted = GET(tp, total_retrans);
+	if (state == TCP_SYN_SENT)
+		return;
+	if (!conn_place(sk, c, netns, now)) {
+		tracked_add(-1);
+		conn_drop(sk);
+		return;
+	}
+	struct weir_slot *s = slot_at(c->slot);
+
+	if (s)
+		conn_live(c, s);
+}
+
+static __always_inline struct sock *file_sock(struct file *file)
+{
+	if (!file)
+		return NULL;
+	struct socket *sock = bpf_sock_from_file(file);
+
+	return sock ? sock->sk : NULL;
+}
+
+static __always_inline int is_inet(struct sock *sk, u16 proto)
+{
+	u16 family = GET(sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) && GET(sk, sk_protocol) == proto;
+}
+
+#ifdef WEIR_UDP
+static __always_inline void udp_adopt(struct sock *sk, struct owner *o)
+{
+	u16 lport = GET(sk, __sk_common.skc_num);
+
+	if (!lport || !in_scope(sk, sock_netns(sk)))
+		return;
+	struct udp_sock_state *u =
+		udp_socks.sk_storage_get(sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!u || u->born_ns)
+		return;
+	u->born_ns = bpf_ktime_get_ns();
+	u->owner = *o;
+	if (GET(sk, __sk_common.skc_dport))
+		u->role = role_of_old(sk, NULL);
+	else if (lport < EPHEMERAL)
+		u->role = WEIR_DESTINATION;
+}
+#endif
+
+/* iter/task_file, first: listeners must be known before connections are judged. */
+int find_listeners(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct sock *sk = file_sock(ctx->file);
+	struct owner o = {};
+
+	if (!sk || !task)
+		return 0;
+	task_owner(task, &o);
+	if (is_inet(sk, IPPROTO_TCP) && GET(sk, __sk_common.skc_state) == TCP_LISTEN) {
+		u32 netns = sock_netns(sk);
+
+		if (in_scope(sk, netns))
+			listener_add(sk, netns, &o);
+	}
+#ifdef WEIR_UDP
+	if (is_inet(sk, IPPROTO_UDP))
+		udp_adopt(sk, &o);
+#endif
+	return 0;
+}
+
+/* iter/task_file, second */
+int find_connections(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct sock *sk = file_sock(ctx->file);
+	struct owner o = {};
+
+	if (!sk || !task || !is_inet(sk, IPPROTO_TCP))
+		return 0;
+	task_owner(task, &o);
+	conn_adopt(sk, &o);
+	return 0;
+}
+
+/* iter/tcp, third: in the reader's network namespace */
+int find_orphans(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *skc = ctx->sk_common;
+
+	if (!skc)
+		return 0;
+	struct tcp_sock *tp = (struct tcp_sock *)bpf_skc_to_tcp_sock(skc);
+
+	if (tp && is_inet((struct sock *)tp, IPPROTO_TCP))
+		conn_adopt((struct sock *)tp, NULL);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* tcp.h: the life of a TCP connection, from its state changes. One set of handlers; the entry
+ * points (tp_btf, raw tracepoint, kprobe) are in tcp_hooks.h.
+ */
+#ifndef WEIR_TCP_H
+#define WEIR_TCP_H
+
+#include "conn.h"
+
+struct listener_key {
+	u8 addr[16]; /* all zero: any */
+	u32 netns;
+	u16 port;
+	u16 pad;
+};
+/* Who listens: accepted sockets are born in a softirq, so their owner is the listener's. */
+BPF_TABLE("hash", struct listener_key, struct owner, listeners, WEIR_LISTENERS);
+
+static __always_inline void listener_of(struct sock *sk, u32 netns, struct listener_key *k)
+{
+	u8 remote[16];
+
+	__builtin_memset(k, 0, sizeof(*k));
+	sock_addresses(sk, k->addr, remote);
+	if (is_mapped(k->addr) && !((u32 *)k->addr)[3])
+		__builtin_memset(k->addr, 0, 16);
+	k->netns = netns;
+	k->port = GET(sk, __sk_common.skc_num);
+}
+
+static __always_inline struct owner *listener_find(struct sock *sk, u32 netns)
+{
+	struct listener_key k;
+
+	listener_of(sk, netns, &k);
+	struct owner *o = listeners.lookup(&k);
+
+	if (o)
+		return o;
+	__builtin_memset(k.addr, 0, 16);
+	return listeners.lookup(&k);
+}
+
+static __always_inline void listener_add(struct sock *sk, u32 netns, struct owner *o)
+{
+	struct listener_key k;
+
+	listener_of(sk, netns, &k);
+	if (listeners.update(&k, o))
+		event(WEIR_EV_LISTENER_FULL);
+}
+
+static __always_inline void listener_remove(struct sock *sk, u32 netns)
+{
+	struct listener_key k;
+
+	listener_of(sk, netns, &k);
+	listeners.delete(&k);
+}
+
+/* Gives the connection its slot; 0 if its port is out of scope. */
+static __always_inline int conn_place(struct sock *sk, struct conn *c, u32 netns, u64 now)
+{
+	struct weir_edge e = {};
+	u16 rport = bpf_ntohs(GET(sk, __sk_common.skc_dport));
+
+	e.port = c->role == WEIR_SOURCE ? rport : GET(sk, __sk_common.skc_num);
+	if (!port_in_scope(e.port))
+		return 0;
+	e.family = sock_addresses(sk, e.laddr, e.raddr);
+	e.cgroup = cgroup_id(sock_cgroup(sk));
+	e.netns = netns;
+	e.proto = IPPROTO_TCP;
+	e.role = c->role;
+#ifdef WEIR_BY_PROCESS
+	__builtin_memcpy(e.comm, c->owner.comm, WEIR_COMM);
+#endif
+	fold_remote(&e);
+	c->slot = slot_of(&e, c->owner.tgid, now);
+	return 1;
+}
+
+static __always_inline void conn_live(struct conn *c, struct weir_slot *s)
+{
+	if (__sync_val_compare_and_swap(&c->established, 0, 1) == 0)
+		ADD(s->live, 1);
+}
+
+static __always_inline void on_established(struct sock *sk, int old, u32 netns, u64 now)
+{
+	struct conn *c = conn_find(sk);
+	int fresh = !c;
+
+	if (fresh) {
+		c = conn_new(sk, now);
+		if (!c)
+			return;
+		struct owner *o = listener_find(sk, netns);
+
+		c->role = old == TCP_SYN_RECV || o ? WEIR_DESTINATION : WEIR_SOURCE;
+		if (o)
+			c->owner = *o;
+	}
+	if (!conn_place(sk, c, netns, now)) {
+		tracked_add(-1);
+		conn_drop(sk);
+		return;
+	}
+	struct weir_slot *s = slot_at(c->slot);
+
+	if (!s)
+		return;
+	conn_live(c, s);
+	ADD(s->opened, 1);
+	s->active_ns = now;
+	if (fresh || old != TCP_SYN_SENT)
+		return;
+	u64 us = (now - c->born_ns) / 1000;
+
+	ADD(s->connect[hist_bucket(us)], 1);
+	ADD(s->connect_sum_us, us);
+}
+
+static __always_inline u32 failure_of(struct sock *sk)
+{
+	int err = GET(sk, sk_err);
+
+	if (err == ECONNREFUSED)
+		return WEIR_REFUSED;
+	if (err == ETIMEDOUT)
+		return WEIR_TIMEOUT;
+	if (err == EHOSTUNREACH || err == ENETUNREACH)
+		return WEIR_UNREACHABLE;
+	if (err == ECONNRESET)
+		return WEIR_RESET;
+	return GET(sk, __sk_common.skc_num) ? WEIR_ABORTED : WEIR_LOCAL;
+}
+
+static __always_inline void conn_end(struct sock *sk, struct conn *c)
+{
+	struct weir_slot *s = slot_at(c->slot);
+
+	account(sk, c, 1);
+	if (s && __sync_val_compare_and_swap(&c->established, 1, 2) == 1) {
+		ADD(s->live, -1);
+		ADD(s->closed, 1);
+	}
+	tracked_add(-1);
+	conn_drop(sk);
+}
+
+static __always_inline void on_failed(struct sock *sk, struct conn *c, u32 netns, u64 now)
+{
+	if (conn_place(sk, c, netns, now)) {
+		struct weir_slot *s = slot_at(c->slot);
+
+		if (s) {
+			ADD(s->failed[failure_of(sk)], 1);
+			s->active_ns = now;
+		}
+		account(sk, c, 1); /* retransmitted SYNs */
+	}
+	tracked_add(-1);
+	conn_drop(sk);
+}
+
+/* Its ESTABLISHED was missed (see on_destroy): give it a slot now, so that nothing is lost. */
+static __always_inline int conn_late(struct sock *sk, struct conn *c, u32 netns, u64 now)
+{
+	if (!conn_place(sk, c, netns, now))
+		return 0;
+	struct weir_slot *s = slot_at(c->slot);
+
+	if (!s)
+		return 0;
+	conn_live(c, s);
+	ADD(s->opened, 1);
+	return 1;
+}
+
+/* Closed and never seen before: the kernel's counters still hold all of it. */
+static __always_inline void on_untracked(struct sock *sk, u32 netns, u64 now)
+{
+	u32 zero = 0;
+	u64 *ready = settled.lookup(&zero);
+
+	if (!ready || !*ready)
+		return;
+	event(WEIR_EV_UNTRACKED);
+	struct conn *c = conn_make(sk);
+
+	if (!c)
+		return;
+	c->role = listener_find(sk, netns) ? WEIR_DESTINATION : WEIR_SOURCE;
+	tracked_add(1);
+	if (conn_late(sk, c, netns, now)) {
+		conn_end(sk, c);
+	} else {
+		tracked_add(-1);
+		conn_drop(sk);
+	}
+}
+
+static __always_inline void on_state(struct sock *sk, int old, int new)
+{
+	u16 family = GET(sk, __sk_common.skc_family);
+
+	if (GET(sk, sk_protocol) != IPPROTO_TCP || (family != AF_INET && family != AF_INET6))
+		return;
+	u32 netns = sock_netns(sk);
+
+	if (!in_scope(sk, netns))
+		return;
+	u64 now = bpf_ktime_get_ns();
+	struct conn *c;
+
+	if (new == TCP_SYN_SENT) {
+		c = conn_new(sk, now);
+		if (c) {
+			c->role = WEIR_SOURCE;
+			current_owner(&c->owner);
+		}
+	} else if (new == TCP_ESTABLISHED) {
+		on_established(sk, old, netns, now);
+	} else if (new == TCP_LISTEN) {
+		struct owner o = {};
+
+		current_owner(&o);
+		listener_add(sk, netns, &o);
+	} else if (new == TCP_CLOSE && old == TCP_LISTEN) {
+		listener_remove(sk, netns);
+	} else if (new == TCP_CLOSE) {
+		c = conn_find(sk);
+		if (!c && old != TCP_SYN_SENT && old != TCP_SYN_RECV)
+			on_untracked(sk, netns, now);
+		else if (c && old == TCP_SYN_SENT)
+			on_failed(sk, c, netns, now);
+		else if (c && (c->established || conn_late(sk, c, netns, now)))
+			conn_end(sk, c);
+	}
+}
+
+/* Second chance: the kernel skips a program that is already running on this CPU (it counts the
+ * miss), so a close in a softirq that met on_state is caught here, where the socket goes.
+ */
+static __always_inline void on_destroy(struct sock *sk)
+{
+	struct conn *c = conn_find(sk);
+
+	if (!c)
+		return;
+	event(WEIR_EV_LATE_CLOSE);
+	conn_end(sk, c);
+}
+
+static __always_inline void on_reset(struct sock *sk, int sent)
+{
+	struct conn *c = sk ? conn_find(sk) : NULL;
+	struct weir_slot *s = c && c->established ? slot_at(c->slot) : NULL;
+
+	if (!c)
+		event(WEIR_EV_RESET_UNMATCHED);
+	else if (!s)
+		return; /* a refused connect: a failure, counted as one */
+	else if (sent)
+		ADD(s->resets_sent, 1);
+	else
+		ADD(s->resets_received, 1);
+}
+
+#endif

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* udp.h: UDP payload and datagrams by flow, with the addresses that were on the packet.
+ *
+ * Why cgroup_skb: it sees each datagram once, on its socket, with true addresses: unconnected
+ * sockets, sendmmsg, GSO before it is cut up, multicast, IP fragments as one. It runs for TCP
+ * packets too: those leave after looking at one byte of the header.
+ * What it misses: datagrams that find no socket, or that the socket's own filter drops first;
+ * received ones are counted as they reach the socket, also those its full buffer then drops.
+ */
+#ifndef WEIR_UDP_H
+#define WEIR_UDP_H
+
+#include "edge.h"
+
+struct udp_sock_state {
+	u64 place;      /* of the last flow: slot, and above it the slot's generation; 0: none yet */
+	u64 sent;
+	u64 received;
+	u64 born_ns;
+	u64 cgroup;
+	u32 netns;      /* 0: not seen on a packet yet */
+	u8 role;        /* 0: not known before the first packet */
+	u8 pad[3];
+	u8 laddr[16];   /* last flow, for the views; two threads may mix it up */
+	u8 raddr[16];
+	u16 lport;
+	u16 rport;
+	struct owner owner;
+};
+BPF_SK_STORAGE(udp_socks, struct udp_sock_state);
+
+struct datagram {
+	u8 laddr[16];
+	u8 raddr[16];
+	u16 lport;
+	u16 rport;
+	u32 bytes;
+	u32 count;
+	u8 family;
+};
+
+static __always_inline struct weir_slot *udp_place(struct udp_sock_state *u, struct datagram *d,
+						   u64 now)
+{
+	struct weir_edge e = {};
+
+	e.port = u->role == WEIR_SOURCE ? d->rport : d->lport;
+	if (!port_in_scope(e.port))
+		return NULL;
+	__builtin_memcpy(e.laddr, d->laddr, 16);
+	__builtin_memcpy(e.raddr, d->raddr, 16);
+	__builtin_memcpy(u->laddr, d->laddr, 16);
+	__builtin_memcpy(u->raddr, d->raddr, 16);
+	u->lport = d->lport;
+	u->rport = d->rport;
+	e.cgroup = u->cgroup;
+	e.netns = u->netns;
+	e.family = d->family;
+	e.proto = IPPROTO_UDP;
+	e.role = u->role;
+#ifdef WEIR_BY_PROCESS
+	__builtin_memcpy(e.comm, u->owner.comm, WEIR_COMM);
+#endif
+	fold_remote(&e);
+	u32 slot = slot_of(&e, u->owner.tgid, now);
+	struct weir_slot *s = slot_at(slot);
+
+	if (s)
+		u->place = (u64)s->generation << 32 | slot;
+	return s;
+}
+
+static __always_inline int same(const u8 *a, const u8 *b)
+{
+	const u64 *x = (const u64 *)a, *y = (const u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
+
+/* The last flow's slot if this datagram is of the same flow. The slot's own key is compared, not
+ * a copy in the socket's state, since two threads may send to two peers on one socket at once.
+ */
+static __always_inline struct weir_slot *udp_known(struct udp_sock_state *u, struct datagram *d)
+{
+	u64 place = ONCE(u->place);
+	struct weir_slot *s = place ? slot_at((u32)place) : NULL;
+
+	if (!s || s->generation != place >> 32 || s->key.raddr_bits != 128)
+		return NULL;
+	if (s->key.port != (u->role == WEIR_SOURCE ? d->rport : d->lport))
+		return NULL;
+	return same(s->key.raddr, d->raddr) && same(s->key.laddr, d->laddr) ? s : NULL;
+}
+
+static __always_inline void udp_count(struct udp_sock_state *u, struct datagram *d, int sends)
+{
+	u64 now = bpf_ktime_get_ns();
+
+	if (!u->role) /* the end that sends first is the source */
+		u->role = sends ? WEIR_SOURCE : WEIR_DESTINATION;
+	struct weir_slot *s = udp_known(u, d);
+
+	if (!s)
+		s = udp_place(u, d, now);
+	if (!s)
+		return;
+	if (sends) {
+		ADD(s->sent_bytes, d->bytes);
+		ADD(s->sent_datagrams, d->count);
+		ADD(u->sent, d->bytes);
+	} else {
+		ADD(s->received_bytes, d->bytes);
+		ADD(s->received_datagrams, d->count);
+		ADD(u->received, d->bytes);
+	}
+	s->active_ns = now;
+}
+
+/* Where the UDP header starts, 0 if this is no UDP; fills addresses as on the packet. */
+static __always_inline u32 udp_header(struct __sk_buff *skb, u8 *saddr, u8 *daddr, u8 *family)
+{
+	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+
+	if (p + 20 > end)
+		return 0;
+	if (p[0] >> 4 == 4) {
+		if (p[9] != IPPROTO_UDP)
+			return 0;
+		map_v4(saddr, *(u32 *)(p + 12));
+		map_v4(daddr, *(u32 *)(p + 16));
+		*family = 4;
+		return (p[0] & 15) * 4;
+	}
+	if (p[0] >> 4 != 6 || p[6] == IPPROTO_TCP || p + 40 > end)
+		return 0;
+	__builtin_memcpy(saddr, p + 8, 16);
+	__builtin_memcpy(daddr, p + 24, 16);
+	*family = 6;
+	u32 at = 40;
+	u8 next = p[6], ext[2];
+
+	/* hop-by-hop, routing, fragment, destination options (RFC 8200 4) */
+	for (u32 i = 0; i < 4; i++) {
+		if (next == IPPROTO_UDP)
+			return at;
+		if (next != 0 && next != 43 && next != 44 && next != 60)
+			return 0;
+		if (bpf_skb_load_bytes(skb, at, ext, 2))
+			return 0;
+		at += next == 44 ? 8 : (ext[1] + 1) * 8;
+		next = ext[0];
+	}
+	return next == IPPROTO_UDP ? at : 0;
+}
+
+/* The helper's socket is the kernel's struct sock, but the verifier allows no arithmetic on it:
+ * copied through the stack it is a plain address.
+ */
+static __always_inline u32 udp_netns(struct bpf_sock *sk)
+{
+	struct bpf_sock *on_stack = sk;
+	struct sock *plain = NULL;
+
+	bpf_probe_read_kernel(&plain, sizeof(plain), &on_stack);
+	struct net *net = PROBE(plain, __sk_common.skc_net.net);
+
+	return net ? PROBE(net, ns.inum) : 0;
+}
+
+static __always_inline struct udp_sock_state *udp_state(struct bpf_sock *sk, int sends)
+{
+	struct udp_sock_state *u = udp_socks.sk_storage_get(sk, 0, 0);
+
+	if (u && u->netns)
+		return u;
+	u32 netns = udp_netns(sk);
+#ifdef WEIR_SCOPE_NETNS
+	if (!scope_netns.lookup(&netns))
+		return NULL;
+#endif
+	u = udp_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!u) {
+		event(WEIR_EV_UDP_FAILED);
+		return NULL;
+	}
+	u->netns = netns;
+	u->cgroup = bpf_sk_cgroup_id(sk);
+	if (!u->born_ns)
+		u->born_ns = bpf_ktime_get_ns();
+	/* a datagram leaves in its sender's context; one that arrives, in anybody's */
+	if (sends && !u->owner.tgid)
+		current_owner(&u->owner);
+	return u;
+}
+
+static __always_inline void udp_packet(struct __sk_buff *skb, int sends)
+{
+	struct datagram d = {};
+	u16 ports[2];
+	u32 at = sends ? udp_header(skb, d.laddr, d.raddr, &d.family) :
+			 udp_header(skb, d.raddr, d.laddr, &d.family);
+
+	if (!at)
+		return;
+	if (bpf_skb_load_bytes(skb, at, ports, 4)) {
+		event(WEIR_EV_PACKET_UNREADABLE);
+		return;
+	}
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+
+	if (!sk)
+		return;
+	struct udp_sock_state *u = udp_state(sk, sends);
+
+	if (!u)
+		return;
+	d.lport = bpf_ntohs(sends ? ports[0] : ports[1]);
+	d.rport = bpf_ntohs(sends ? ports[1] : ports[0]);
+	d.bytes = skb->len - at - 8;
+	d.count = skb->gso_size ? (d.bytes + skb->gso_size - 1) / skb->gso_size : 1;
+	udp_count(u, &d, sends);
+}
+
+/* cgroup_skb/egress: returns 1 (pass) on every path. */
+int udp_egress(struct __sk_buff *skb)
+{
+	udp_packet(skb, 1);
+	return 1;
+}
+
+/* cgroup_skb/ingress: returns 1 (pass) on every path. */
+int udp_ingress(struct __sk_buff *skb)
+{
+	udp_packet(skb, 0);
+	return 1;
+}
+
+/* cgroup/sock_create: who opened a UDP socket, since a server's first datagram arrives in a
+ * softirq. Once a socket; returns 1 (allow) on every path.
+ */
+int udp_create(struct bpf_sock *ctx)
+{
+	if (ctx->protocol != IPPROTO_UDP)
+		return 1;
+	struct udp_sock_state *u = udp_socks.sk_storage_get(ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (u) {
+		u->born_ns = bpf_ktime_get_ns();
+		current_owner(&u->owner);
+	} else {
+		event(WEIR_EV_UDP_FAILED);
+	}
+	return 1;
+}
+
+#ifdef WEIR_ITERATORS
+/* iter/bpf_sk_storage_map, for the views: one record a UDP socket that was seen. */
+int udp_records(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct sock *sk = ctx->sk;
+	struct udp_sock_state *u = ctx->value;
+	struct weir_record r = {};
+
+	if (!sk || !u || !u->netns || !u->place)
+		return 0;
+	__builtin_memcpy(r.laddr, u->laddr, 16);
+	__builtin_memcpy(r.raddr, u->raddr, 16);
+	r.socket = (u64)sk;
+	r.sent_bytes = u->sent;
+	r.received_bytes = u->received;
+	r.born_ns = u->born_ns;
+	r.cgroup = u->cgroup;
+	r.netns = u->netns;
+	r.tgid = u->owner.tgid;
+	r.slot = (u32)u->place;
+	r.lport = u->lport;
+	r.rport = u->rport;
+	r.proto = IPPROTO_UDP;
+	r.role = u->role;
+	r.family = is_mapped(u->raddr) ? 4 : 6;
+	__builtin_memcpy(r.comm, u->owner.comm, WEIR_COMM);
+	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
+	return 0;
+}
+#endif
+
+#endif

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* weir.c: all programs, in one compile. The loader puts the included files in here (BCC rewrites
+ * only the main text), defines what is wanted and attaches it: agent/weir/kernel/plan.py.
+ *
+ * WEIR_STORAGE | WEIR_TRACEPOINT | WEIR_KPROBE  how TCP is watched (tcp_hooks.h)
+ * WEIR_UDP, WEIR_ITERATORS                      UDP flows; views and what was there before
+ * WEIR_BY_PROCESS                               the process name is part of an edge
+ * WEIR_SLOTS, WEIR_CONNECTIONS, WEIR_LISTENERS, WEIR_FOLDS, WEIR_SCOPE_*   sizes
+ */
+#ifdef WEIR_STORAGE
+#define WEIR_TYPED
+#endif
+#include "tcp_hooks.h"
+#include "retire.h"
+#ifdef WEIR_UDP
+#include "udp.h"
+#endif
+#ifdef WEIR_ITERATORS
+#include "discover.h"
+#endif
