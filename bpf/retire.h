@@ -25,7 +25,7 @@ int slot_fold(struct bpf_raw_tracepoint_args *ctx)
 		return 1;
 	if (to != NO_SLOT) {
 		t = slots.lookup(&to);
-		if (!t || t->state != WEIR_USED)
+		if (!t || t->state == WEIR_FREE)
 			return 2;
 	}
 	generation = f->generation;
@@ -37,7 +37,7 @@ int slot_fold(struct bpf_raw_tracepoint_args *ctx)
 			__sync_fetch_and_add(&target[i], source[i]);
 		source[i] = 0;
 	}
-	f->generation = generation; /* and the state is WEIR_FREE, 0 */
+	f->generation = generation + 1; /* and the state is WEIR_FREE, 0 */
 	if (from)
 		free_slots.push(&from, 0);
 	return 0;

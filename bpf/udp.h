@@ -85,7 +85,8 @@ static __always_inline struct weir_slot *udp_known(struct udp_sock_state *u, str
 	u64 place = ONCE(u->place);
 	struct weir_slot *s = place ? slot_at((u32)place) : NULL;
 
-	if (!s || s->generation != place >> 32 || s->key.raddr_bits != 128)
+	if (!s || s->state != WEIR_USED || s->generation != place >> 32 ||
+	    s->key.raddr_bits != 128)
 		return NULL;
 	if (s->key.port != (u->role == WEIR_SOURCE ? d->rport : d->lport))
 		return NULL;

@@ -65,8 +65,8 @@ enum weir_slot_state { WEIR_FREE, WEIR_USED, WEIR_RETIRING };
 /* One edge's counters, in an mmap-able array; slot 0 takes what found no slot. */
 struct weir_slot {
 	struct weir_edge key;
-	__u32 state;          /* enum weir_slot_state; the kernel writes USED, user space the rest */
-	__u32 generation;     /* user space adds 1 when it takes the slot back */
+	__u32 state;          /* enum weir_slot_state; user space writes RETIRING, the kernel the rest */
+	__u32 generation;     /* one more each time the slot is freed */
 	__u64 born_ns;        /* CLOCK_MONOTONIC */
 	__u64 active_ns;      /* CLOCK_MONOTONIC of the last count */
 	__u32 tgid;           /* process of the first connection, 0 if not known */

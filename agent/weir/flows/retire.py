@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Giving idle edges' slots back, oldest first, and sooner when slots run short.
 
-In two steps, a drain apart: first the edge leaves the kernel's table and its slot's generation moves
-on, so that nothing new finds it; then, if it stayed silent, its counts are folded into an edge with
-the same labels (or go, where it was the last one and its series ends).
+In two steps, a drain apart: first the edge leaves the kernel's table and its slot is marked, so that
+nothing new finds it; then, if it stayed silent, its counts are folded into an edge with the same
+labels (or go, where it was the last one and its series ends).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +22,16 @@ _BATCH = 512
 _PRESSED = 0.8
 
 
+class Series(Protocol):
+    """What the aggregation knows about edges that share labels."""
+
+    def survivor(self, slot: int) -> int | None:
+        """Another slot of the same series, None if this is its last edge."""
+
+    def folded(self, slot: int, into: int | None) -> None:
+        """The kernel moved a slot's counts into another one (or dropped them with the series)."""
+
+
 class Retirer:
     """Watches the drains of one kernel side."""
 
@@ -32,20 +42,20 @@ class Retirer:
         self._marked: dict[int, int] = {}
         self.retired = 0
 
-    def step(self, drain: Drain, survivor: Callable[[int], int | None]) -> None:
-        """Free what was marked a drain ago, then mark what is idle now.
-
-        ``survivor`` names another slot with the same labels that stays, or None.
-        """
-        self._finish(drain, survivor)
+    def step(self, drain: Drain, series: Series) -> None:
+        """Free what was marked a drain ago, then mark what is idle now."""
+        self._finish(drain, series)
         self._mark(drain)
 
-    def _finish(self, drain: Drain, survivor: Callable[[int], int | None]) -> None:
+    def _finish(self, drain: Drain, series: Series) -> None:
         for row in np.flatnonzero(drain.slots["state"] == RETIRING)[:_BATCH]:
             index, active = int(drain.indexes[row]), int(drain.slots["active_ns"][row])
             if self._marked.get(index) != active or drain.slots["live"][row]:
                 self._marked[index] = active  # counted once more (or marked by an agent before this one)
-            elif self._side.fold_slot(index, survivor(index)):
+                continue
+            into = series.survivor(index)
+            if self._side.fold_slot(index, into):
+                series.folded(index, into)
                 del self._marked[index]
                 self.retired += 1
 

@@ -45,8 +45,7 @@ class Slots:
         return found
 
     def retire(self, index: int) -> None:
-        """Mark a slot so that no socket's memory of it counts any more (its generation moves on)."""
-        self.view["generation"][index] += 1
+        """Mark a slot, so that no socket goes on counting there from memory."""
         self.view["state"][index] = RETIRING
 
 

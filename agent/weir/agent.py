@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``weir run``: the pipeline in a writer thread, the server beside it, signals in between."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+
+from weir import log
+from weir.aggregate import Snapshot
+from weir.config import Settings
+from weir.export.prometheus import Exposition
+from weir.export.server import Server
+from weir.health import Health
+from weir.pipeline import Pipeline, Writer, opened
+from weir.views.rows import connection_rows, edge_rows
+
+_log = logging.getLogger("weir.agent")
+
+
+def serve(settings: Settings, log_level: str = "info") -> None:
+    """Run until SIGTERM or SIGINT. The kernel side goes on counting after it."""
+    log.setup(log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    health: Health[Snapshot] = Health(settings.interval)
+    pages = Pages(health)
+    # the address is taken before the kernel is touched: a port in use must cost nothing
+    server = Server(settings.listen, health, Exposition(health), pages.edges, pages.connections)
+    server.start()
+    try:
+        with opened(settings) as pipeline:
+            pages.pipeline = pipeline
+            _watch(pipeline, health, server, stop)
+    finally:
+        server.stop()
+
+
+def _watch(pipeline: Pipeline, health: Health[Snapshot], server: Server, stop: threading.Event) -> None:
+    host, port = server.address
+    writer = Writer(pipeline.step, health, stop)
+    health.watch(writer.is_alive)
+    writer.start()
+    shown = f"[{host}]" if ":" in host else host
+    _log.info("serving", extra={"fields": {"metrics": f"http://{shown}:{port}/metrics"}})
+    stop.wait()
+    writer.join(timeout=10)
+    _log.info("stopped; the kernel side goes on counting until `weir unload`")
+
+
+class Pages:
+    """Rows of the JSON API. Connections are read from the kernel on demand, once a second at most."""
+
+    def __init__(self, health: Health[Snapshot]) -> None:
+        self.pipeline: Pipeline | None = None
+        self._health = health
+        self._cached: tuple[float, list[dict[str, object]]] = (-1e9, [])
+        self._lock = threading.Lock()
+
+    def edges(self) -> list[dict[str, object]]:
+        """Pairs of the last snapshot."""
+        snapshot = self._health.snapshot
+        return [row.to_json() for row in edge_rows(snapshot)] if snapshot else []
+
+    def connections(self) -> list[dict[str, object]]:
+        """Live sockets now."""
+        with self._lock:
+            if self.pipeline and time.monotonic() - self._cached[0] > 1:
+                rows = local_connections(self.pipeline)
+                self._cached = time.monotonic(), [row.to_json() for row in rows]
+            return self._cached[1]

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs by number, within the series budget."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from weir import metrics
+from weir.aggregate.snapshot import Labels
+from weir.kernel.layout import Array
+from weir.metrics import COLUMNS
+
+
+class Pairs:
+    """Pairs by number: labels, shape, edges, carry. Numbers of ended pairs are used again."""
+
+    def __init__(self, room: int) -> None:
+        self.labels: list[Labels] = []
+        self.index: dict[Labels, int] = {}
+        self.shape = np.zeros(64, np.uint8)
+        self.edges = np.zeros(64, np.int64)
+        self.carry = np.zeros((64, COLUMNS), np.uint64)
+        self.kept: set[int] = set()  # pairs outside of the budget
+        self.series = 0
+        self.version = 0
+        self._room = room
+        self._free: list[int] = []
+
+    def take(self, labels: Labels, shape: int, always: bool = False) -> int | None:
+        """Number of the pair, new or not, that gets one more edge; None when the budget has no room."""
+        number = self.index.get(labels)
+        known = int(self.shape[number]) if number is not None else 0
+        more = metrics.series_of(known | shape) - metrics.series_of(known)
+        if more and not always and self.series + more > self._room:
+            return None
+        if number is None:
+            number = self._add(labels)
+        if more:
+            self.shape[number] |= shape
+            self.version += 1
+        if always and number not in self.kept:
+            self.kept.add(number)
+            self.series -= metrics.series_of(known)
+        elif number not in self.kept:
+            self.series += more
+        self.edges[number] += 1
+        return number
+
+    def _add(self, labels: Labels) -> int:
+        if self._free:
+            number = self._free.pop()
+            self.labels[number] = labels
+        else:
+            number = len(self.labels)
+            self.labels.append(labels)
+            if number == len(self.edges):
+                self.shape, self.edges, self.carry = (grown(a, 2 * number) for a in self._arrays())
+        self.index[labels] = number
+        return number
+
+    def _arrays(self) -> tuple[Array, Array, Array]:
+        return self.shape, self.edges, self.carry
+
+    def sweep(self, kept: bool) -> None:
+        """End pairs without edges; those outside of the budget only when ``kept``."""
+        for labels, number in [(k, n) for k, n in self.index.items() if not self.edges[n]]:
+            if number in self.kept:
+                if not kept:
+                    continue
+                self.kept.discard(number)
+            else:
+                self.series -= metrics.series_of(int(self.shape[number]))
+            del self.index[labels]
+            self.shape[number] = 0
+            self.carry[number] = 0
+            self._free.append(number)
+            self.version += 1
+
+
+def grown(array: Array, size: int) -> Array:
+    """Copy of an array with its first axis zero-filled up to ``size``."""
+    larger = np.zeros((size, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frozen state that exports and views read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weir.flows.types import MapFill, ProgramStats
+from weir.identity.types import Ends
+from weir.kernel.layout import Array
+from weir.metrics import COLUMN
+
+U64 = NDArray[np.uint64]
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AgentValues:
+    """What the agent knows of itself: values of the ``weir_agent_*`` metrics."""
+
+    events: Mapping[str, int] = field(default_factory=dict)
+    maps: tuple[MapFill, ...] = ()
+    programs: tuple[ProgramStats, ...] = ()
+    planes: Mapping[str, str] = field(default_factory=dict)
+    #: stage -> (times it ran, seconds in all)
+    stages: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    edges: int = 0
+    series: int = 0
+    series_folded: int = 0
+    unattributed_bytes: tuple[int, int] = (0, 0)  # local, remote
+    overflow_bytes: tuple[int, int] = (0, 0)  # sent, received
+    labels_truncated: int = 0
+    evictions: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One frozen state of everything that is shown; arrays are never written again.
+
+    ``values`` has shape (pairs, metrics.COLUMNS), u64, histograms not cumulative; ``shapes`` (pairs,)
+    are the bits ``metrics.*_SHAPE``. ``edges`` (dtype SLOT), ``slots`` (slot numbers) and ``owners``
+    (local, remote) have one row an edge, as in the drain.
+    """
+
+    wall: float
+    monotonic_ns: int
+    label_names: Labels
+    pairs: tuple[Labels, ...]
+    values: U64
+    shapes: NDArray[np.uint8]
+    agent: AgentValues
+    edges: Array
+    slots: NDArray[np.intp]
+    owners: tuple[Ends, ...]
+
+    def column(self, name: str) -> U64:
+        """One column of ``values`` by its name in metrics.COLUMN, shape (pairs,)."""
+        return self.values[:, COLUMN[name]]

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: thin; every option is also a ``WEIR_…`` variable and a key of the YAML file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from weir.config import Settings, read_yaml
+from weir.errors import LoadError, WeirError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_KNOWN = tuple(f.name for f in fields(Settings)) + ("log_level",)
+
+
+def _option(*names: str, **more: Any) -> Callable[[F], F]:
+    """An option with its environment variable (``--max-series``: ``WEIR_MAX_SERIES``)."""
+    long = next(n for n in names if n.startswith("--")).split("/")[0]
+    variable = "WEIR_" + long[2:].replace("-", "_").upper()
+    return click.option(*names, envvar=variable, show_envvar=True, **more)
+
+
+def _use_config(context: click.Context, _: click.Parameter, path: str | None) -> None:
+    if path:
+        context.default_map = {**(context.default_map or {}), **read_yaml(Path(path), _KNOWN)}
+
+
+def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+_config = click.option(
+    "--config", type=str, is_eager=True, expose_value=False, callback=_use_config, envvar="WEIR_CONFIG",
+    help="YAML file of settings (keys are the options' names).", metavar="FILE",
+)  # fmt: skip
+_instance = _option("--instance", default="host", show_default=True, metavar="NAME",
+                    help="Pins and locks of its own, for a scoped run beside the host's agent.")  # fmt: skip
+_scope = _stack(
+    _option("--netns", multiple=True, metavar="NS",
+            help="Only this network namespace: name under /run/netns, path or inode. Repeats."),
+    _option("--cgroup", multiple=True, metavar="PATH", help="Only this cgroup v2 and below. Repeats."),
+    _option("--port", multiple=True, type=click.IntRange(1, 65535), metavar="PORT",
+            help="Only this service port. Repeats."),
+)  # fmt: skip
+_kernel = _stack(
+    _option("--tcp", type=click.Choice(["auto", "storage", "tracepoint", "kprobe"]), default="auto",
+            show_default=True, help="How TCP is watched; see `weir check`."),
+    _option("--udp/--no-udp", default=True, show_default=True, help="Count UDP flows (cgroup_skb)."),
+    _option("--slots", type=click.IntRange(64, 1 << 20), default=16384, show_default=True,
+            help="Edges that the kernel can hold; each takes 1.8 kB of kernel memory."),
+    _option("--max-connections", type=click.IntRange(64, 16_000_000), default=1_000_000, show_default=True,
+            help="Connections that are followed while they live; more are counted when they close."),
+    _option("--cidr", multiple=True, metavar="NAME=CIDR", help="Name a network of remote ends. Repeats."),
+    _option("--bpf-stats", is_flag=True,
+            help="Measure the programs' run time (about 20 ns an event, for all BPF of the host)."),
+)  # fmt: skip
+_aggregate = _stack(
+    _option("--labels", multiple=True, metavar="LABEL", help="One more label: source_address,"
+            " destination_address, interface, process. Repeats."),
+    _option("--max-series", type=click.IntRange(min=1000), default=100_000, show_default=True,
+            help="Series of all pairs at most; more fold into one pair, and that is counted."),
+    _option("--idle", type=click.FloatRange(min=1), default=600.0, show_default=True, metavar="SECONDS",
+            help="Give an edge's slot back when nothing was counted for so long."),
+)  # fmt: skip
+_interval = _option("--interval", type=click.FloatRange(min=0.1, max=3600), default=5.0, show_default=True,
+                    metavar="SECONDS", help="Time between two snapshots.")  # fmt: skip
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    known = {f.name for f in fields(Settings)}
+    return Settings(**{k: tuple(v) if isinstance(v, (list, tuple)) else v
+                       for k, v in values.items() if k in known})  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="weir-agent", prog_name="weir")
+def cli() -> None:
+    """Weir: what every TCP and UDP flow of this host does, counted inside the kernel."""
+
+
+@cli.command()
+@_config
+@_option("--listen", default="127.0.0.1:10435", show_default=True, metavar="HOST:PORT", help="Serve here.")
+@_interval
+@_instance
+@_scope
+@_kernel
+@_aggregate
+@_option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
+         show_default=True, help="Log lines from this level up.")  # fmt: skip
+def run(log_level: str, **values: Any) -> None:
+    """The agent: load, watch, serve /metrics and the API until SIGTERM."""
+    from weir.agent import serve
+
+    serve(_settings(values), log_level)
+
+
+@cli.command()
+@_config
+@_option("--agent", default="http://127.0.0.1:10435", show_default=True, metavar="URL",
+         help="A running agent to read from; if there is none there, load alone.")  # fmt: skip
+@click.option("--alone", is_flag=True, help="Load for this session only, whether an agent runs or not.")
+@click.option("--connections/--pairs", "connections", default=False, help="Single connections or pairs.")
+@click.option("--sort", default="rate", show_default=True, help="rate, total, latency or name.")
+@click.option("--filter", "filter_text", default="", help="Words, key:value and !word; all must match.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True,
+              help="Rows of --once.")  # fmt: skip
+@click.option("--once", is_flag=True, help="Print one table and end.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: JSON.")
+@_option("--interval", type=click.FloatRange(min=0, max=60), default=1.0, show_default=True,
+         metavar="SECONDS", help="Time between two readings (0 with --once: totals only).")  # fmt: skip
+@_scope
+@_kernel
+def top(**values: Any) -> None:
+    """Live table of pairs and connections, of a running agent or alone."""
+    from weir.session import show_top
+
+    show_top(_settings(values), **{k: values[k] for k in (
+        "agent", "alone", "connections", "sort", "filter_text", "limit", "once", "as_json")})  # fmt: skip
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For scripts and bug reports.")
+def check(as_json: bool) -> None:
+    """What this kernel offers, what Weir will use, what to mend; exit code 0 or 1."""
+    from weir import check as checking
+
+    rows = checking.findings()
+    click.echo(json.dumps(checking.as_json(rows), indent=1) if as_json else checking.page(rows))
+    sys.exit(any(r.fatal for r in rows))
+
+
+@cli.command()
+@_config
+@_instance
+@_scope
+@_kernel
+def load(**values: Any) -> None:
+    """Pin the kernel side: it counts from now on, with or without an agent."""
+    from weir import pipeline
+    from weir.kernel import side
+
+    settings = _settings(values)
+    instance, cgroup2 = side.ready(settings.instance)
+    with instance.lock("run"):
+        pipeline.ensure_loaded(instance, settings, cgroup2)
+    facts = instance.facts()
+    click.echo(f"loaded: TCP by {facts['variant']}, {len(facts['verified'])} programs, under {instance.pins}")
+    for plane, why in facts["planes"].items():
+        if why:
+            click.echo(f"down: {plane}: {why}")
+
+
+@cli.command()
+@_instance
+def unload(instance: str) -> None:
+    """Remove every trace of an instance from the kernel and the file systems."""
+    from weir.pipeline import unload as remove
+
+    click.echo("removed" if remove(instance) else "nothing was loaded")
+
+
+def main() -> None:
+    """Entry point: one clear line for every error, never a traceback for what a user can mend."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        where = f" (see {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
+        _fail(error.format_message().replace("\n", " ") + where, 2)
+    except LoadError as error:
+        if error.log:
+            click.echo(f"verifier, last lines of {error.program}:\n{error.log}", err=True)
+        _fail(str(error), error.exit_code)
+    except WeirError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+
+
+def _fail(text: str, code: int) -> None:
+    click.echo(f"weir: {text}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The WSGI application: routes and replies."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from weir.aggregate import Snapshot
+from weir.export.prometheus import Exposition
+from weir.health import Health
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+Rows = Sequence[Mapping[str, Any]]
+
+_LIMIT = 10_000
+_JSON = "application/json; charset=utf-8"
+_PLAIN = "text/plain; charset=utf-8"
+_GZIP_LEVEL = 1
+_STATUS = {
+    200: "200 OK",
+    400: "400 Bad Request",
+    404: "404 Not Found",
+    405: "405 Method Not Allowed",
+    500: "500 Internal Server Error",
+    503: "503 Service Unavailable",
+}
+_INDEX = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Weir</title>
+<h1>Weir</h1>
+<ul>
+<li><a href="/metrics">/metrics</a>: Prometheus metrics</li>
+<li><a href="/api/v1/edges">/api/v1/edges</a>: who talks to whom, JSON</li>
+<li><a href="/api/v1/connections">/api/v1/connections</a>: live connections, JSON</li>
+<li><a href="/healthz">/healthz</a>, <a href="/readyz">/readyz</a></li>
+</ul>
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class Reply:
+    """Status, content type, body in pieces, and headers besides."""
+
+    def __init__(self, status: int, kind: str, body: Iterable[bytes], **headers: str) -> None:
+        self.status = status
+        self.kind = kind
+        self.body = body
+        self.headers = headers
+
+
+def _json(status: int, value: Mapping[str, Any], **headers: str) -> Reply:
+    return Reply(status, _JSON, [json.dumps(value, separators=(",", ":")).encode()], **headers)
+
+
+class App:
+    """GET and HEAD of the agent's pages; nothing here changes anything."""
+
+    def __init__(
+        self,
+        health: Health[Snapshot],
+        exposition: Exposition,
+        edges: Callable[[], Rows],
+        connections: Callable[[], Rows],
+    ) -> None:
+        self._health = health
+        self._exposition = exposition
+        self._routes: dict[str, Callable[[WSGIEnvironment], Reply]] = {
+            "/": lambda _: Reply(200, "text/html; charset=utf-8", [_INDEX.encode()]),
+            "/metrics": self._metrics,
+            "/healthz": lambda _: self._state(self._health.unhealthy()),
+            "/readyz": lambda _: self._state(self._health.unready()),
+            "/api/v1/edges": lambda env: self._rows("edges", edges, env),
+            "/api/v1/connections": lambda env: self._rows("connections", connections, env),
+        }
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        reply = self._answer(environ)
+        headers = [
+            ("Content-Type", reply.kind),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "no-store"),
+            ("Vary", "Accept, Accept-Encoding"),
+            *reply.headers.items(),
+        ]
+        body = reply.body
+        if _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
+            headers.append(("Content-Encoding", "gzip"))
+            body = _gzip(body)
+        elif isinstance(body, list):
+            headers.append(("Content-Length", str(sum(map(len, body)))))
+        start_response(_STATUS[reply.status], headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else body
+
+    def _answer(self, environ: WSGIEnvironment) -> Reply:
+        path = environ.get("PATH_INFO", "")
+        route = self._routes.get(path)
+        if route is None:
+            return _json(404, {"error": f"no such page: {path}"})
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _json(
+                405, {"error": f"{environ['REQUEST_METHOD']} is not allowed here"}, Allow="GET, HEAD"
+            )
+        return route(environ)
+
+    def _metrics(self, environ: WSGIEnvironment) -> Reply:
+        return Reply(200, *self._exposition.render(environ.get("HTTP_ACCEPT", "")))
+
+    @staticmethod
+    def _state(problem: str) -> Reply:
+        return Reply(503 if problem else 200, _PLAIN, [f"{problem or 'ok'}\n".encode()])
+
+    def _rows(self, name: str, rows: Callable[[], Rows], environ: WSGIEnvironment) -> Reply:
+        asked = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True).get("limit", [str(_LIMIT)])[
+            -1
+        ]
+        if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
+            return _json(400, {"error": f"limit={asked}: a whole number is needed"})
+        if problem := self._health.unready():
+            return _json(503, {"error": problem})
+        try:
+            found = rows()
+            limit = int(asked)
+            return _json(
+                200,
+                {name: list(found[:limit]), "total": len(found), "truncated": len(found) > limit},
+            )
+        except Exception:  # noqa: BLE001 one page's failure must not end the server's thread
+            _log.exception("/api/v1/%s failed", name)
+            self._health.fail("api")
+            return _json(500, {"error": "internal error; the agent's log says more"})
+
+
+def _takes_gzip(accept: str) -> bool:
+    for part in accept.split(","):
+        coding, _, weight = part.replace(" ", "").partition(";")
+        if coding == "gzip":
+            return weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for piece in pieces:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/metrics.md from the table of metrics: ``python -m weir.export.docs`` prints it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+from weir.metrics import AGENT_METRICS, BOUNDS_US, EXTRA_LABELS, LABEL_HELP, PAIR_METRICS, Metric
+
+
+def render() -> str:
+    """Return the page, Markdown."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield "Made from `agent/weir/metrics.py` by `python -m weir.export.docs`; a test compares them."
+    yield ""
+    yield "## Pairs"
+    yield ""
+    yield "One series for each pair of workloads. `sent` is from source to destination and `received` from"
+    yield "destination to source, whichever end reports; the source is the end that opened the connection."
+    yield "A pair has the `weir_udp_…` series if it used UDP, the others if it used TCP; connect failures and"
+    yield 'connect duration only with `reporter="source"`.'
+    yield ""
+    yield from _table(PAIR_METRICS)
+    yield ""
+    yield f"Finite buckets of the histograms: {', '.join(map(_seconds, BOUNDS_US))}. They are bounds of the"
+    yield "kernel's own buckets, so no sample is moved; a sample equal to a bound counts in the next bucket."
+    yield ""
+    yield "### Labels of every pair"
+    yield ""
+    yield from _labels(LABEL_HELP)
+    yield ""
+    yield "More by `--labels`:"
+    yield ""
+    yield from _labels(EXTRA_LABELS)
+    yield ""
+    yield "The workload `other` stands for the pairs that the series budget had no room for, `overflow` for"
+    yield "the edges that found no slot in the kernel, `local` for a far end on this host that may be one of"
+    yield "several workloads, `node` for the host itself, `unknown` for a near end without a name."
+    yield ""
+    yield "A series counts from when its first edge was seen, and ends when its last edge was idle for long."
+    yield "When the far end of an edge gets a name later, its counts move to the new series if the old one"
+    yield "ends by that; else they stay there, and the new series counts from then on."
+    yield ""
+    yield "## The agent itself"
+    yield ""
+    yield from _table(AGENT_METRICS)
+    yield ""
+    yield "`process_*` (CPU seconds, resident memory, open files) are those of the Prometheus client library."
+
+
+def _table(metrics: Iterable[Metric]) -> Iterator[str]:
+    yield "| name | type | unit | labels | meaning |"
+    yield "|---|---|---|---|---|"
+    for metric in metrics:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        off = "" if metric.default else " Off by default."
+        yield f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help}{off} |"
+
+
+def _labels(labels: dict[str, str]) -> Iterator[str]:
+    yield "| label | meaning |"
+    yield "|---|---|"
+    for name, meaning in labels.items():
+        yield f"| `{name}` | {meaning} |"
+
+
+def _seconds(bound_us: int) -> str:
+    return f"{bound_us} µs" if bound_us < 1000 else f"{bound_us / 1e6:.4g} s"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

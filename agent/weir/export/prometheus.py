@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshot -> Prometheus families, at scrape. The library's way; text.py is the quick one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
+from prometheus_client.core import (
+    Metric as Family,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from weir.aggregate import AgentValues, Snapshot
+from weir.aggregate.snapshot import Labels
+from weir.export.text import LES, TextRenderer
+from weir.health import Health
+from weir.kernel.layout import Array
+from weir.metrics import AGENT_METRICS, COLUMN, PAIR_METRICS, Metric
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+_log = logging.getLogger(__name__)
+
+
+class PairCollector(Collector):
+    """Families of all pairs of one snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Family]:
+        for metric in PAIR_METRICS:
+            if metric.default:
+                yield self._family(metric)
+
+    def _family(self, metric: Metric) -> Family:
+        snapshot = self._snapshot
+        rows = np.flatnonzero(snapshot.shapes & metric.shape)
+        labels = [snapshot.pairs[row] for row in rows.tolist()]
+        if metric.buckets is not None:
+            return _histogram(metric, snapshot, rows, labels)
+        family = empty(metric, snapshot.label_names)
+        columns = [snapshot.values[rows, COLUMN[name]].tolist() for name in metric.columns]
+        for at, pair in enumerate(labels):
+            for value, column in zip(metric.values or [None], columns, strict=True):
+                family.add_metric(pair if value is None else (*pair, value), column[at])
+        return family
+
+
+def _histogram(metric: Metric, snapshot: Snapshot, rows: Array, labels: list[Labels]) -> Family:
+    family = HistogramMetricFamily(
+        metric.name, metric.help, labels=(*snapshot.label_names, *metric.labels), unit=metric.unit
+    )
+    counts = np.cumsum(snapshot.values[rows, metric.buckets], axis=1).tolist()
+    sums = (snapshot.values[rows, COLUMN[metric.columns[0]]] / 1e6).tolist()
+    for pair, buckets, total in zip(labels, counts, sums, strict=True):
+        family.add_metric(pair, list(zip(LES, buckets, strict=True)), total)
+    return family
+
+
+def empty(metric: Metric, names: Iterable[str] = ()) -> CounterMetricFamily | GaugeMetricFamily:
+    """Family without samples of a counter or gauge; ``names`` are labels that come before its own."""
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    name = metric.name.removesuffix("_total")
+    return kind(name, metric.help, labels=(*names, *metric.labels), unit=metric.unit)
+
+
+class AgentCollector(Collector):
+    """Families of ``weir_agent_*``; ``agent`` is that of the snapshot, None before the first one."""
+
+    def __init__(
+        self, agent: AgentValues | None, errors: Mapping[str, int], age: float | None, version: str
+    ) -> None:
+        self._agent = agent
+        self._errors = errors
+        self._age = age
+        self._version = version
+
+    def collect(self) -> Iterator[Family]:
+        values = self._values()
+        for metric in AGENT_METRICS:
+            if metric.kind == "summary":
+                yield self._summary(metric)
+            elif metric.default:
+                family = empty(metric)
+                for labels, value in values.get(metric.name.removeprefix("weir_agent_"), {}).items():
+                    family.add_metric((labels,) if labels else (), value)
+                yield family
+
+    def _summary(self, metric: Metric) -> Family:
+        family = SummaryMetricFamily(metric.name, metric.help, labels=metric.labels, unit=metric.unit)
+        for stage, (times, seconds) in self._agent.stages.items() if self._agent else ():
+            family.add_metric((stage,), times, seconds)
+        return family
+
+    def _values(self) -> dict[str, Mapping[str, float]]:
+        found: dict[str, Mapping[str, float]] = {
+            "errors_total": self._errors,
+            "build_info": {self._version: 1},
+        }
+        if self._age is not None:
+            found["snapshot_age_seconds"] = {"": self._age}
+        agent = self._agent
+        if agent is None:
+            return found
+        programs = agent.programs
+        return found | {
+            "kernel_events_total": agent.events,
+            "map_entries": {m.name: m.used for m in agent.maps},
+            "map_capacity": {m.name: m.size for m in agent.maps},
+            "bpf_run_seconds_total": {p.name: p.run_ns / 1e9 for p in programs},
+            "bpf_runs_total": {p.name: p.runs for p in programs},
+            "bpf_recursion_misses_total": {p.name: p.recursion_misses for p in programs},
+            "bpf_verified_instructions": {p.name: p.instructions for p in programs},
+            "plane_up": {plane: float(not why) for plane, why in agent.planes.items()},
+            "edges": {"": agent.edges},
+            "series": {"": agent.series},
+            "series_folded": {"": agent.series_folded},
+            "unattributed_bytes_total": dict(zip(("local", "remote"), agent.unattributed_bytes, strict=True)),
+            "overflow_bytes_total": dict(zip(("sent", "received"), agent.overflow_bytes, strict=True)),
+            "labels_truncated_total": {"": agent.labels_truncated},
+            "cache_evictions_total": agent.evictions,
+        }
+
+
+class Guarded(Collector):
+    """A collector whose failure is counted and logged and costs the page only its own families."""
+
+    def __init__(self, inner: Collector, failed: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._failed = failed
+
+    def collect(self) -> Iterable[Family]:
+        try:
+            return list(self._inner.collect())
+        except Exception:  # noqa: BLE001 a page with a gap is worth more than none
+            _log.exception("collector %s failed", type(self._inner).__name__)
+            self._failed("export")
+            return []
+
+
+class Exposition:
+    """The whole page, of the snapshot that is current when it is asked for."""
+
+    def __init__(
+        self, health: Health[Snapshot], version: str, others: Iterable[Collector] | None = None
+    ) -> None:
+        """Take the state and our version; ``others`` are more collectors (default: this process)."""
+        self._health = health
+        self._version = version
+        self._others = list(others) if others is not None else [ProcessCollector(registry=None)]
+        self._text = TextRenderer(health.fail)
+
+    def render(self, accept: str = "") -> tuple[str, Iterator[bytes]]:
+        """Content type and the page in pieces: OpenMetrics where ``accept`` asks for it, else text 0.0.4."""
+        snapshot = self._health.snapshot
+        if any(part.split(";")[0].strip() == "application/openmetrics-text" for part in accept.split(",")):
+            encode, content_type = choose_encoder(accept)
+            return content_type, iter([encode(self.registry(snapshot))])
+        return TEXT, self._pieces(snapshot)
+
+    def _pieces(self, snapshot: Snapshot | None) -> Iterator[bytes]:
+        if snapshot is not None:
+            yield from self._text.pieces(snapshot)
+        yield generate_latest(self.registry(snapshot, pairs=False))
+
+    def registry(self, snapshot: Snapshot | None, pairs: bool = True) -> CollectorRegistry:
+        """Everything of a snapshot as a registry of the library."""
+        registry = CollectorRegistry()
+        agent = AgentCollector(
+            snapshot.agent if snapshot else None,
+            self._health.errors,
+            self._health.age if snapshot else None,
+            self._version,
+        )
+        mine = [PairCollector(snapshot)] if snapshot is not None and pairs else []
+        for collector in (*mine, agent, *self._others):
+            registry.register(Guarded(collector, self._health.fail))
+        return registry

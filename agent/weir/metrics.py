@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of every metric. Exposition, docs/metrics.md and dashboards are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from weir.errors import ConfigError
+from weir.kernel.layout import FAILURES
+
+Kind = Literal["counter", "gauge", "histogram", "summary"]
+
+#: Labels of a pair, in the order of every label tuple; EXTRA_LABELS follow in the order of the request.
+PAIR_LABELS = (
+    "reporter",
+    "source_namespace",
+    "source_workload",
+    "destination_namespace",
+    "destination_workload",
+    "destination_service",
+    "destination_port",
+    "network_name",
+    "attribution",
+)
+EXTRA_LABELS = {
+    "source_pod": "pod of the source",
+    "destination_pod": "pod of the destination",
+    "source_address": "address of the source, or the network it was folded into",
+    "destination_address": "address of the destination, or the network it was folded into",
+    "interface": "network interface; empty on a host without secondary networks",
+    "process": "process name at the end that reports",
+}
+LABEL_HELP = {
+    "reporter": "`source` or `destination`: which end this node saw",
+    "source_namespace": "namespace of the end that opened the connection",
+    "source_workload": "container, else systemd unit, else process name",
+    "destination_namespace": "namespace of the end that was called",
+    "destination_workload": "as source_workload; `external` when not known",
+    "destination_service": "service that was called",
+    "destination_port": "port that was called",
+    "network_name": "secondary network, empty for the default one",
+    "attribution": "how the far end was named: `cgroup`, `netns`, `address`, `node` or `none`; "
+    "`none` too when the near end has no name",
+}
+
+#: Which series a pair has: it carries TCP, it carries UDP, it opens TCP connections itself.
+TCP_SHAPE, UDP_SHAPE, SOURCE_SHAPE = 1, 2, 4
+
+#: Finite bucket bounds (``le``) of the histograms in microseconds: each is a bound of the kernel's buckets.
+BOUNDS_US = tuple(1 << power for power in (*range(6, 21), 22, 24))
+BUCKETS = len(BOUNDS_US) + 1
+
+_SCALARS = (
+    "tcp_sent_bytes",
+    "tcp_received_bytes",
+    "udp_sent_bytes",
+    "udp_received_bytes",
+    "udp_sent_datagrams",
+    "udp_received_datagrams",
+    "opened",
+    "closed",
+    "live",
+    "retransmitted",
+    "resets_sent",
+    "resets_received",
+    *(f"failed_{reason}" for reason in FAILURES),
+    "rtt_sum_us",
+    "connect_sum_us",
+)
+#: Column numbers of the counter matrix that aggregation sums: scalars, then the two histograms.
+COLUMN = {name: number for number, name in enumerate(_SCALARS)}
+RTT = slice(len(_SCALARS), len(_SCALARS) + BUCKETS)
+CONNECT = slice(RTT.stop, RTT.stop + BUCKETS)
+COLUMNS = CONNECT.stop
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. ``name`` is what Prometheus shows; ``labels`` are those it has besides a pair's.
+
+    Of pairs: ``columns`` has the matrix column of each series (``values`` their label values, if
+    any; a histogram's column is its sum) and ``shape`` the pairs that have it.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    shape: int = 0
+    buckets: slice | None = None
+    default: bool = True
+
+    @property
+    def unit(self) -> str:
+        """Base unit, from the name; "" for plain counts."""
+        stem = self.name.removesuffix("_total")
+        return next((unit for unit in ("bytes", "seconds") if stem.endswith(f"_{unit}")), "")
+
+    @property
+    def series(self) -> int:
+        """Series of one pair."""
+        return BUCKETS + 2 if self.kind == "histogram" else len(self.columns)
+
+
+PAIR_METRICS = (
+    Metric(
+        "weir_tcp_sent_bytes_total",
+        "counter",
+        "TCP payload from source to destination, without retransmits and headers.",
+        columns=("tcp_sent_bytes",),
+        shape=TCP_SHAPE,
+    ),
+    Metric(
+        "weir_tcp_received_bytes_total",
+        "counter",
+        "TCP payload from destination to source, without retransmits and headers.",
+        columns=("tcp_received_bytes",),
+        shape=TCP_SHAPE,
+    ),
+    Metric(
+        "weir_udp_sent_bytes_total",
+        "counter",
+        "UDP payload from source to destination.",
+        columns=("udp_sent_bytes",),
+        shape=UDP_SHAPE,
+    ),
+    Metric(
+        "weir_udp_received_bytes_total",
+        "counter",
+        "UDP payload from destination to source.",
+        columns=("udp_received_bytes",),
+        shape=UDP_SHAPE,
+    ),
+    Metric(
+        "weir_udp_sent_datagrams_total",
+        "counter",
+        "UDP datagrams from source to destination.",
+        columns=("udp_sent_datagrams",),
+        shape=UDP_SHAPE,
+    ),
+    Metric(
+        "weir_udp_received_datagrams_total",
+        "counter",
+        "UDP datagrams from destination to source.",
+        columns=("udp_received_datagrams",),
+        shape=UDP_SHAPE,
+    ),
+    Metric(
+        "weir_tcp_connections_opened_total",
+        "counter",
+        "TCP connections established since Weir looks.",
+        columns=("opened",),
+        shape=TCP_SHAPE,
+    ),
+    Metric(
+        "weir_tcp_connections_closed_total",
+        "counter",
+        "TCP connections ended, of those that were established.",
+        columns=("closed",),
+        shape=TCP_SHAPE,
+    ),
+    Metric(
+        "weir_tcp_connections",
+        "gauge",
+        "TCP connections established now, those older than Weir included.",
+        columns=("live",),
+        shape=TCP_SHAPE,
+    ),
+    Metric(
+        "weir_tcp_connect_failures_total",
+        "counter",
+        "TCP connects that did not get through. Reasons: refused (the far end answered with a reset), "
+        "timeout (no answer), unreachable (ICMP: no route, host or port), "
+        "reset (reset in the middle of the handshake), "
+        "aborted (the application closed the socket while connecting), "
+        "local (no local port was free).",
+        labels=("reason",),
+        columns=tuple(f"failed_{reason}" for reason in FAILURES),
+        values=FAILURES,
+        shape=SOURCE_SHAPE,
+    ),
+    Metric(
+        "weir_tcp_retransmitted_segments_total",
+        "counter",
+        "TCP segments that the end that reports had to send again.",
+        columns=("retransmitted",),
+        shape=TCP_SHAPE,
+    ),
+    Metric(
+        "weir_tcp_resets_total",
+        "counter",
+        "TCP resets. direction is sent from source to destination, received from destination to source.",
+        labels=("direction",),
+        columns=("resets_sent", "resets_received"),
+        values=("sent", "received"),
+        shape=TCP_SHAPE,
+    ),
+    Metric(
+        "weir_tcp_rtt_seconds",
+        "histogram",
+        "Network round-trip time: samples of the kernel's own smoothed TCP RTT at the end that reports.",
+        columns=("rtt_sum_us",),
+        shape=TCP_SHAPE,
+        buckets=RTT,
+    ),
+    Metric(
+        "weir_tcp_connect_duration_seconds",
+        "histogram",
+        "From the SYN to the established TCP connection, as the source saw it.",
+        columns=("connect_sum_us",),
+        shape=SOURCE_SHAPE,
+        buckets=CONNECT,
+    ),
+)
+
+AGENT_METRICS = (
+    Metric(
+        "weir_agent_kernel_events_total",
+        "counter",
+        "What the kernel side could not do, or did in a second-best way.",
+        ("event",),
+    ),
+    Metric("weir_agent_map_entries", "gauge", "Entries used of a BPF map.", ("map",)),
+    Metric("weir_agent_map_capacity", "gauge", "Entries that a BPF map has room for.", ("map",)),
+    Metric(
+        "weir_agent_stage_duration_seconds",
+        "summary",
+        "Time that each stage took, from drain to snapshot; one observation a drain.",
+        ("stage",),
+    ),
+    Metric(
+        "weir_agent_bpf_run_seconds_total",
+        "counter",
+        "Time that a BPF program ran (only counted while the kernel's BPF statistics are on).",
+        ("program",),
+    ),
+    Metric(
+        "weir_agent_bpf_runs_total",
+        "counter",
+        "Runs of a BPF program (only counted while the kernel's BPF statistics are on).",
+        ("program",),
+    ),
+    Metric(
+        "weir_agent_bpf_recursion_misses_total",
+        "counter",
+        "Runs of a BPF program that the kernel left out because it was running already.",
+        ("program",),
+    ),
+    Metric(
+        "weir_agent_bpf_verified_instructions",
+        "gauge",
+        "Instructions that the kernel verified when it loaded a BPF program.",
+        ("program",),
+    ),
+    Metric("weir_agent_plane_up", "gauge", "1 where a plane works, 0 where it does not.", ("plane",)),
+    Metric("weir_agent_edges", "gauge", "Edges in the last drain."),
+    Metric("weir_agent_series", "gauge", "Series of pairs in the snapshot."),
+    Metric(
+        "weir_agent_series_folded",
+        "gauge",
+        "Series that the budget had no room for; their pairs count under the workload other.",
+    ),
+    Metric(
+        "weir_agent_unattributed_bytes_total",
+        "counter",
+        "Bytes on edges whose local or remote end had no name when they were counted.",
+        ("end",),
+    ),
+    Metric(
+        "weir_agent_overflow_bytes_total",
+        "counter",
+        "Bytes of edges that found no slot in the kernel; they count under the workload overflow, "
+        "TCP and UDP together under the TCP names.",
+        ("direction",),
+    ),
+    Metric("weir_agent_snapshot_age_seconds", "gauge", "Age of the snapshot that this page shows."),
+    Metric("weir_agent_labels_truncated_total", "counter", "Label values that were cut to 200 characters."),
+    Metric(
+        "weir_agent_cache_evictions_total",
+        "counter",
+        "Entries that a bounded cache pushed out to make room.",
+        ("cache",),
+    ),
+    Metric("weir_agent_errors_total", "counter", "Errors that a stage survived.", ("stage",)),
+    Metric("weir_agent_build_info", "gauge", "1; the labels tell what was built.", ("version",)),
+)
+
+METRICS = (*PAIR_METRICS, *AGENT_METRICS)
+
+
+def series_of(shape: int) -> int:
+    """Series that a pair of this shape has."""
+    return sum(metric.series for metric in PAIR_METRICS if metric.shape & shape)
+
+
+def check_labels(extra: Iterable[str]) -> tuple[str, ...]:
+    """Return extra labels as a tuple. ConfigError, one line, for one that is not known or there twice."""
+    chosen = tuple(extra)
+    for label in chosen:
+        if label not in EXTRA_LABELS:
+            raise ConfigError(f"--labels: {label!r} is not a label; choose from {', '.join(EXTRA_LABELS)}")
+        if chosen.count(label) > 1:
+            raise ConfigError(f"--labels: {label!r} is there twice")
+    return chosen

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages in their order: drain → identity → aggregate → snapshot; then idle edges are retired."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from weir.aggregate import Aggregator, Snapshot
+from weir.config import Settings
+from weir.errors import BusyError, KernelError
+from weir.flows.drain import Drainer
+from weir.flows.retire import Retirer
+from weir.health import Health
+from weir.identity.cidrs import Cidrs
+from weir.identity.index import Identity
+from weir.kernel import bpf, side
+from weir.kernel.layout import Array
+from weir.kernel.pins import Instance
+from weir.kernel.side import KernelSide
+
+_log = logging.getLogger("weir.pipeline")
+
+
+class Pipeline:
+    """One kernel side and the stages behind it; all but :meth:`records` for one thread."""
+
+    def __init__(self, kernel: KernelSide, settings: Settings, cgroup2: Path) -> None:
+        self.kernel = kernel
+        self.identity = Identity.for_host(Cidrs(settings.cidr), cgroup2=cgroup2)
+        self._drainer = Drainer(kernel)
+        self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series)
+        idle = int(settings.idle * 1e9)
+        self._retirer = Retirer(kernel, idle_ns=idle, pressed_ns=min(idle, 30 * 10**9))
+        self._lock = threading.Lock()
+
+    def step(self) -> Snapshot:
+        """One round; the snapshot to show."""
+        with self._lock:
+            drain = self._drainer.drain()
+            snapshot = self._aggregator.update(drain)
+            self._retirer.step(drain, self._aggregator)
+            return snapshot
+
+    def records(self, limit: int = 100_000) -> Array:
+        """Live sockets (``layout.RECORD``), read from the kernel now."""
+        with self._lock:
+            return self.kernel.records(limit)
+
+
+@contextmanager
+def opened(settings: Settings, temporary: bool = False) -> Iterator[Pipeline]:
+    """Load the kernel side, or go on with the one that is pinned, and hold the instance.
+
+    ``temporary`` removes everything at the end; else counting goes on without an agent.
+    """
+    instance, cgroup2 = side.ready(settings.instance)
+    with instance.lock("run"):
+        ensure_loaded(instance, settings, cgroup2)
+        kernel = KernelSide(instance)
+        stats = bpf.enable_stats() if settings.bpf_stats else -1
+        try:
+            yield Pipeline(kernel, settings, cgroup2)
+        finally:
+            kernel.close()
+            if stats >= 0:
+                bpf.os.close(stats)
+            if temporary:
+                instance.remove()
+
+
+def ensure_loaded(instance: Instance, settings: Settings, cgroup2: Path) -> None:
+    """Load unless the same programs with the same options are pinned already."""
+    options = settings.kernel(cgroup2)
+    facts = instance.facts()
+    if instance.loaded() and facts.get("digest") == options.digest():
+        _log.info("using the pinned kernel side", extra={"fields": {"instance": instance.name}})
+        return
+    if instance.loaded():
+        _log.warning(
+            "options or programs changed: the kernel side is replaced, counters start again",
+            extra={"fields": {"instance": instance.name}},
+        )
+    started = time.monotonic()
+    facts = side.load(instance, options, cgroup2)
+    _log.info(
+        "kernel side loaded",
+        extra={"fields": {"tcp": facts["variant"], "seconds": f"{time.monotonic() - started:.2f}"}},
+    )
+    for plane, why in facts["planes"].items():
+        if why:
+            _log.warning("a plane is down", extra={"fields": {"plane": plane, "why": why}})
+
+
+def unload(name: str) -> bool:
+    """Remove every trace of an instance; whether there was any. BusyError while an agent runs."""
+    instance, _ = side.ready(name)
+    try:
+        with instance.lock("run"):
+            there = instance.remove()
+    except BusyError as error:
+        raise BusyError(f"{error}") from None
+    side.mounts.release()
+    return there
+
+
+class Writer(threading.Thread):
+    """The one writer thread: a step every interval, kept alive through errors."""
+
+    def __init__(
+        self,
+        step: Callable[[], Snapshot],
+        health: Health[Snapshot],
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name="weir-writer", daemon=True)
+        self._step, self._health, self._stop_event, self._clock = step, health, stop, clock
+
+    def run(self) -> None:
+        due = self._clock()
+        while not self._stop_event.wait(max(0.0, due - self._clock())):
+            try:
+                self._health.publish(self._step())
+            except Exception:
+                self._health.fail("drain")
+                _log.exception("a drain failed; the last snapshot stays")
+            due = max(due + self._health.interval, self._clock())
+
+
+def loaded_side(name: str) -> KernelSide:
+    """Open the pinned kernel side of an instance without holding it; KernelError if there is none."""
+    instance, _ = side.ready(name)
+    if not instance.loaded():
+        raise KernelError(f"nothing is loaded for instance {name!r}: run `weir load` or `weir run` first")
+    return KernelSide(instance)
