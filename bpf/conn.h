@@ -12,6 +12,9 @@
 
 #define CLAIMED (~0ULL) /* closed: nothing is left to claim */
 
+/* A connection's state stays with a closed socket until this is destroyed: a RST may still follow. */
+enum conn_phase { CONN_OPENING, CONN_LIVE, CONN_ENDED };
+
 struct conn {
 	u64 sent;          /* already in the slot */
 	u64 received;
@@ -19,7 +22,7 @@ struct conn {
 	u64 base_sent;     /* what the kernel had counted before Weir looked */
 	u64 base_received;
 	u64 born_ns;
-	u64 established;   /* 1: in the slot's live */
+	u64 phase;         /* enum conn_phase */
 	u32 slot;
 	u32 role;
 	struct owner owner;
@@ -100,15 +103,6 @@ static __always_inline struct conn *conn_new(struct sock *sk, u64 now)
 	return c;
 }
 
-static __always_inline struct tcp_sock *tcp_of(struct sock *sk)
-{
-#ifdef WEIR_TYPED
-	return (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
-#else
-	return (struct tcp_sock *)sk;
-#endif
-}
-
 /* Bytes handed to the network once: retransmits do not count (RFC 4898 tcpEStatsPerfDataOctetsOut). */
 static __always_inline u64 tcp_sent(struct tcp_sock *tp)
 {
@@ -171,7 +165,7 @@ static __always_inline void account(struct sock *sk, struct conn *c, int last)
 	claim(&c->sent, sent0, sent, &s->sent_bytes, last);
 	claim(&c->received, received0, received, &s->received_bytes, last);
 	claim(&c->retransmitted, again0, again, &s->retransmitted, last);
-	if (c->established && sent0 != CLAIMED && (moved || last))
+	if (c->phase == CONN_LIVE && (moved || last))
 		rtt_sample(s, tp);
 	s->active_ns = bpf_ktime_get_ns();
 }

@@ -13,19 +13,21 @@
 #include "udp.h"
 #endif
 
-/* Linux gives out ports from here on by itself (net.ipv4.ip_local_port_range). */
-#define EPHEMERAL 32768
+/* include/net/sock.h: the application chose the local address, the local port */
+#define SOCK_BINDADDR_LOCK 4
+#define SOCK_BINDPORT_LOCK 8
 
-/* Nobody saw who connected: the end that does not listen is the source. */
+static __always_inline u8 sock_locks(struct sock *sk)
+{
+	return GET(sk, sk_userlocks) >> SHIFT_sock__sk_userlocks;
+}
+
+/* Nobody saw who began: the end that listens, or did and gave its port to those it accepted, is
+ * the destination. A client that binds its port itself is taken for one too.
+ */
 static __always_inline u32 role_of_old(struct sock *sk, struct owner *listener)
 {
-	u16 lport = GET(sk, __sk_common.skc_num), rport = bpf_ntohs(GET(sk, __sk_common.skc_dport));
-
-	if (listener)
-		return WEIR_DESTINATION;
-	if (lport >= EPHEMERAL && rport >= EPHEMERAL)
-		return WEIR_SOURCE;
-	return lport >= rport ? WEIR_SOURCE : WEIR_DESTINATION;
+	return listener || sock_locks(sk) & SOCK_BINDPORT_LOCK ? WEIR_DESTINATION : WEIR_SOURCE;
 }
 
 static __always_inline void conn_adopt(struct sock *sk, struct owner *o)
@@ -98,10 +100,10 @@ static __always_inline void udp_adopt(struct sock *sk, struct owner *o)
 		return;
 	u->born_ns = bpf_ktime_get_ns();
 	u->owner = *o;
-	if (GET(sk, __sk_common.skc_dport))
+	if (GET(sk, __sk_common.skc_dport) || !(sock_locks(sk) & SOCK_BINDADDR_LOCK))
 		u->role = role_of_old(sk, NULL);
-	else if (lport < EPHEMERAL)
-		u->role = WEIR_DESTINATION;
+	else
+		u->role = WEIR_DESTINATION; /* bound to an address, to no peer: a server */
 }
 #endif
 

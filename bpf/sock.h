@@ -127,6 +127,29 @@ static __always_inline u8 sock_addresses(struct sock *sk, u8 *local, u8 *remote)
 	return is_mapped(local) || is_mapped(remote) ? 4 : 6;
 }
 
+static __always_inline struct tcp_sock *tcp_of(struct sock *sk)
+{
+#ifdef WEIR_TYPED
+	return (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
+#else
+	return (struct tcp_sock *)sk;
+#endif
+}
+
+/* The local port, also of a TCP socket that has just given it back (tcp_set_state to CLOSE clears
+ * skc_num before the tracepoint); 0 if it never had one.
+ */
+static __always_inline u16 tcp_local_port(struct sock *sk)
+{
+	u16 port = GET(sk, __sk_common.skc_num);
+
+	if (port)
+		return port;
+	struct inet_sock *inet = (struct inet_sock *)tcp_of(sk);
+
+	return inet ? bpf_ntohs(PROBE(inet, inet_sport)) : 0;
+}
+
 /* A thread's process: the group leader's name, since threads are named after their work. */
 static __always_inline void task_owner(struct task_struct *task, struct owner *o)
 {

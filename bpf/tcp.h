@@ -25,7 +25,7 @@ static __always_inline void listener_of(struct sock *sk, u32 netns, struct liste
 	if (is_mapped(k->addr) && !((u32 *)k->addr)[3])
 		__builtin_memset(k->addr, 0, 16);
 	k->netns = netns;
-	k->port = GET(sk, __sk_common.skc_num);
+	k->port = tcp_local_port(sk);
 }
 
 static __always_inline struct owner *listener_find(struct sock *sk, u32 netns)
@@ -64,7 +64,7 @@ static __always_inline int conn_place(struct sock *sk, struct conn *c, u32 netns
 	struct weir_edge e = {};
 	u16 rport = bpf_ntohs(GET(sk, __sk_common.skc_dport));
 
-	e.port = c->role == WEIR_SOURCE ? rport : GET(sk, __sk_common.skc_num);
+	e.port = c->role == WEIR_SOURCE ? rport : tcp_local_port(sk);
 	if (!port_in_scope(e.port))
 		return 0;
 	e.family = sock_addresses(sk, e.laddr, e.raddr);
@@ -82,17 +82,28 @@ static __always_inline int conn_place(struct sock *sk, struct conn *c, u32 netns
 
 static __always_inline void conn_live(struct conn *c, struct weir_slot *s)
 {
-	if (__sync_val_compare_and_swap(&c->established, 0, 1) == 0)
+	if (__sync_val_compare_and_swap(&c->phase, CONN_OPENING, CONN_LIVE) == CONN_OPENING)
 		ADD(s->live, 1);
+}
+
+/* A new connection's state; what an earlier one left on the same socket (or address) goes first. */
+static __always_inline struct conn *conn_begin(struct sock *sk, struct conn *left, u64 now)
+{
+	if (left) {
+		if (left->phase != CONN_ENDED)
+			tracked_add(-1);
+		conn_drop(sk);
+	}
+	return conn_new(sk, now);
 }
 
 static __always_inline void on_established(struct sock *sk, int old, u32 netns, u64 now)
 {
 	struct conn *c = conn_find(sk);
-	int fresh = !c;
+	int fresh = !c || c->phase != CONN_OPENING;
 
 	if (fresh) {
-		c = conn_new(sk, now);
+		c = conn_begin(sk, c, now);
 		if (!c)
 			return;
 		struct owner *o = listener_find(sk, netns);
@@ -133,7 +144,7 @@ static __always_inline u32 failure_of(struct sock *sk)
 		return WEIR_UNREACHABLE;
 	if (err == ECONNRESET)
 		return WEIR_RESET;
-	return GET(sk, __sk_common.skc_num) ? WEIR_ABORTED : WEIR_LOCAL;
+	return tcp_local_port(sk) ? WEIR_ABORTED : WEIR_LOCAL;
 }
 
 static __always_inline void conn_end(struct sock *sk, struct conn *c)
@@ -141,27 +152,30 @@ static __always_inline void conn_end(struct sock *sk, struct conn *c)
 	struct weir_slot *s = slot_at(c->slot);
 
 	account(sk, c, 1);
-	if (s && __sync_val_compare_and_swap(&c->established, 1, 2) == 1) {
+	u64 before = __sync_val_compare_and_swap(&c->phase, CONN_LIVE, CONN_ENDED);
+
+	if (s && before == CONN_LIVE) {
 		ADD(s->live, -1);
 		ADD(s->closed, 1);
 	}
+	c->phase = CONN_ENDED;
 	tracked_add(-1);
-	conn_drop(sk);
 }
 
 static __always_inline void on_failed(struct sock *sk, struct conn *c, u32 netns, u64 now)
 {
-	if (conn_place(sk, c, netns, now)) {
-		struct weir_slot *s = slot_at(c->slot);
-
-		if (s) {
-			ADD(s->failed[failure_of(sk)], 1);
-			s->active_ns = now;
-		}
-		account(sk, c, 1); /* retransmitted SYNs */
+	if (!conn_place(sk, c, netns, now)) {
+		tracked_add(-1);
+		conn_drop(sk);
+		return;
 	}
-	tracked_add(-1);
-	conn_drop(sk);
+	struct weir_slot *s = slot_at(c->slot);
+
+	if (s) {
+		ADD(s->failed[failure_of(sk)], 1);
+		s->active_ns = now;
+	}
+	conn_end(sk, c); /* with the SYNs that were sent again */
 }
 
 /* Its ESTABLISHED was missed (see on_destroy): give it a slot now, so that nothing is lost. */
@@ -191,7 +205,11 @@ static __always_inline void on_untracked(struct sock *sk, u32 netns, u64 now)
 
 	if (!c)
 		return;
-	c->role = listener_find(sk, netns) ? WEIR_DESTINATION : WEIR_SOURCE;
+	struct owner *o = listener_find(sk, netns);
+
+	c->role = o ? WEIR_DESTINATION : WEIR_SOURCE;
+	if (o)
+		c->owner = *o;
 	tracked_add(1);
 	if (conn_late(sk, c, netns, now)) {
 		conn_end(sk, c);
@@ -215,7 +233,7 @@ static __always_inline void on_state(struct sock *sk, int old, int new)
 	struct conn *c;
 
 	if (new == TCP_SYN_SENT) {
-		c = conn_new(sk, now);
+		c = conn_begin(sk, conn_find(sk), now);
 		if (c) {
 			c->role = WEIR_SOURCE;
 			current_owner(&c->owner);
@@ -231,11 +249,13 @@ static __always_inline void on_state(struct sock *sk, int old, int new)
 		listener_remove(sk, netns);
 	} else if (new == TCP_CLOSE) {
 		c = conn_find(sk);
+		if (c && c->phase == CONN_ENDED)
+			return;
 		if (!c && old != TCP_SYN_SENT && old != TCP_SYN_RECV)
 			on_untracked(sk, netns, now);
 		else if (c && old == TCP_SYN_SENT)
 			on_failed(sk, c, netns, now);
-		else if (c && (c->established || conn_late(sk, c, netns, now)))
+		else if (c && (c->phase == CONN_LIVE || conn_late(sk, c, netns, now)))
 			conn_end(sk, c);
 	}
 }
@@ -249,19 +269,24 @@ static __always_inline void on_destroy(struct sock *sk)
 
 	if (!c)
 		return;
-	event(WEIR_EV_LATE_CLOSE);
-	conn_end(sk, c);
+	if (c->phase == CONN_LIVE) {
+		event(WEIR_EV_LATE_CLOSE);
+		conn_end(sk, c);
+	} else if (c->phase == CONN_OPENING) {
+		tracked_add(-1);
+	}
+	conn_drop(sk);
 }
 
 static __always_inline void on_reset(struct sock *sk, int sent)
 {
 	struct conn *c = sk ? conn_find(sk) : NULL;
-	struct weir_slot *s = c && c->established ? slot_at(c->slot) : NULL;
+	struct weir_slot *s = c && c->slot ? slot_at(c->slot) : NULL;
 
 	if (!c)
 		event(WEIR_EV_RESET_UNMATCHED);
 	else if (!s)
-		return; /* a refused connect: a failure, counted as one */
+		return; /* a refused connect is a failure and counted as one */
 	else if (sent)
 		ADD(s->resets_sent, 1);
 	else

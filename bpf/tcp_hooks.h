@@ -81,7 +81,7 @@ int tcp_drain(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 	struct conn *c = ctx->value;
 
-	if (sk && c && c->established == 1)
+	if (sk && c && c->phase == CONN_LIVE)
 		account(sk, c, 0);
 	return 0;
 }
@@ -92,7 +92,7 @@ int tcp_records(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 	struct conn *c = ctx->value;
 
-	if (sk && c)
+	if (sk && c && c->phase != CONN_ENDED)
 		tcp_record(sk, c, ctx->meta->seq);
 	return 0;
 }
@@ -106,7 +106,7 @@ int tcp_drain(struct bpf_iter__bpf_map_elem *ctx)
 	u64 *key = ctx->key;
 	struct conn *c = ctx->value;
 
-	if (key && c && c->established == 1)
+	if (key && c && c->phase == CONN_LIVE)
 		account((struct sock *)*key, c, 0);
 	return 0;
 }
@@ -117,7 +117,7 @@ int tcp_records(struct bpf_iter__bpf_map_elem *ctx)
 	u64 *key = ctx->key;
 	struct conn *c = ctx->value;
 
-	if (key && c)
+	if (key && c && c->phase != CONN_ENDED)
 		tcp_record((struct sock *)*key, c, ctx->meta->seq);
 	return 0;
 }
@@ -127,7 +127,7 @@ static __always_inline void on_data(struct sock *sk)
 {
 	struct conn *c = conn_find(sk);
 
-	if (c && c->established == 1)
+	if (c && c->phase == CONN_LIVE)
 		account(sk, c, 0);
 }
 #endif

@@ -15,7 +15,7 @@ from weir.export.prometheus import Exposition
 from weir.export.server import Server
 from weir.health import Health
 from weir.pipeline import Pipeline, Writer, opened
-from weir.views.rows import connection_rows, edge_rows
+from weir.views.rows import edge_rows
 
 _log = logging.getLogger("weir.agent")
 
@@ -69,6 +69,6 @@ class Pages:
         """Live sockets now."""
         with self._lock:
             if self.pipeline and time.monotonic() - self._cached[0] > 1:
-                rows = local_connections(self.pipeline)
+                rows = self.pipeline.connections()
                 self._cached = time.monotonic(), [row.to_json() for row in rows]
             return self._cached[1]

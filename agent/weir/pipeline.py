@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from weir.aggregate import Aggregator, Snapshot
 from weir.config import Settings
 from weir.errors import BusyError, KernelError
@@ -18,16 +20,17 @@ from weir.flows.retire import Retirer
 from weir.health import Health
 from weir.identity.cidrs import Cidrs
 from weir.identity.index import Identity
+from weir.identity.types import Owner
 from weir.kernel import bpf, side
-from weir.kernel.layout import Array
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
+from weir.views.rows import ConnectionRow, connection_rows
 
 _log = logging.getLogger("weir.pipeline")
 
 
 class Pipeline:
-    """One kernel side and the stages behind it; all but :meth:`records` for one thread."""
+    """One kernel side and the stages behind it; each call holds the lock."""
 
     def __init__(self, kernel: KernelSide, settings: Settings, cgroup2: Path) -> None:
         self.kernel = kernel
@@ -46,10 +49,14 @@ class Pipeline:
             self._retirer.step(drain, self._aggregator)
             return snapshot
 
-    def records(self, limit: int = 100_000) -> Array:
-        """Live sockets (``layout.RECORD``), read from the kernel now."""
+    def connections(self, limit: int = 100_000) -> list[ConnectionRow]:
+        """Rows of live sockets, read from the kernel now."""
         with self._lock:
-            return self.kernel.records(limit)
+            return connection_rows(self.kernel.records(limit), self._owner, time.monotonic_ns())
+
+    def _owner(self, record: np.void) -> Owner:
+        name = bytes(record["comm"]).decode("utf-8", "replace")
+        return self.identity.owner(int(record["cgroup"]), int(record["tgid"]), name)
 
 
 @contextmanager

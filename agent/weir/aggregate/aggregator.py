@@ -10,9 +10,10 @@ Rules for a published counter:
 * When the remote end of an edge gets another name the edge moves to another series. If the old series
   ends by that, all of the edge's counts move, so nothing is lost and nothing is there twice. If it
   lives on, through other edges, it keeps what it has shown (as carry) and the edge counts for the new
-  series only from now on: the part that stayed is the edge's *base*. Either way no series goes down
-  and the sum over all series is that of the kernel, to the byte. (Moved counts show as a jump where
-  the new series exists already; it is as large as what was counted under the wrong name.)
+  series only from now on: the part that stayed is the edge's *base*. When the old series ends later,
+  that part comes after. So no series goes down, and the sum over all series is that of the kernel, to
+  the byte. (Moved counts show as a jump where the new series exists already; it is as large as what
+  was counted under the wrong name.)
 * An edge that the series budget folded stays folded, even when there is room again.
 
 Carry and base end with the process: after a restart all of an edge's counts are under its present name.
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir import metrics
+from weir.aggregate.bases import Bases
 from weir.aggregate.compact import compact
 from weir.aggregate.labels import Labeller, shape_of
 from weir.aggregate.pairs import Pairs, grown
@@ -69,9 +71,9 @@ class Aggregator:
         self._unnamed = np.zeros((1024, 2), np.bool_)
         self._shape = np.zeros(1024, np.uint8)
         self._retiring = np.zeros(1024, np.bool_)
-        self._handed: dict[int, int] = {}  # slot to be freed -> survivor, since the last drain
+        self._freed: set[int] = set()  # slots that were freed since the last drain
         self._labels: dict[int, Labels] = {}  # of each slot, before folding
-        self._base: dict[int, U64] = {}
+        self._base = Bases()
         self._folded: Counter[tuple[Labels, int]] = Counter()
         self._folded_slots: dict[int, tuple[Labels, int]] = {}
         self._unattributed = [0, 0]
@@ -89,7 +91,7 @@ class Aggregator:
         changed = bool(len(seen.new) or len(seen.gone) or len(seen.relabelled))
         if changed:
             self._change(drain, slots, seen)
-        self._handed.clear()
+        self._freed.clear()
         self._retiring[slots] = drain.slots["state"] == RETIRING
         rows = compact(drain.slots)
         self._count_unattributed(slots, rows)
@@ -102,25 +104,10 @@ class Aggregator:
         return self._snapshot(drain, slots, numbers, totals)
 
     def survivor(self, slot: int) -> int | None:
-        """Another slot of the same pair, None if this is its last edge."""
-        others = np.flatnonzero(self._pair == self._pair[slot])
-        others = others[others != slot]
-        return int(others[0]) if len(others) else None
-
-    def folded(self, slot: int, into: int | None) -> None:
-        """The kernel moved a slot's counts into another one of its pair; no carry is left of it."""
-        if into is None:
-            return
-        self._values[into] += self._values[slot]
-        self._values[slot] = 0
-        if (base := self._base.pop(slot, None)) is not None:
-            self._base[into] = self._base.get(into, np.zeros(COLUMNS, np.uint64)) + base
-
-    def survivor(self, slot: int) -> int | None:
         """Return a slot of the same series and protocol for the counts of one that is to be freed.
 
-        None where there is none, or the slot is not known. If the slot is gone at the next drain its
-        counts are expected to be in the survivor.
+        None where there is none (what is left of the series, if anything, is then kept as carry) and
+        for a slot that is not known.
         """
         labels = self._labels.get(slot)
         if labels is None:
@@ -129,12 +116,18 @@ class Aggregator:
         others = [
             other
             for other in np.flatnonzero(same).tolist()
-            if other != slot and other not in self._handed and self._labels[other] == labels
+            if other != slot and other not in self._freed and self._labels[other] == labels
         ]
-        if not others:
-            return None
-        self._handed[slot] = min(others, key=lambda other: (bool(self._retiring[other]), other))
-        return self._handed[slot]
+        return min(others, key=lambda other: (bool(self._retiring[other]), other), default=None)
+
+    def folded(self, slot: int, into: int | None) -> None:
+        """Take note that the kernel freed a slot and moved its counts into another one, if any."""
+        self._freed.add(slot)
+        if into is None:
+            return
+        self._values[into] += self._values[slot]
+        self._values[slot] = 0
+        self._base.hand_over(slot, into)
 
     def _reserve(self, size: int) -> None:
         if size > len(self._pair):
@@ -163,40 +156,27 @@ class Aggregator:
             if slot not in fresh:
                 self._join(slot, edge)
         ended = {old for _, old, _ in moved if not self._pairs.edges[old] and old not in self._pairs.kept}
-        self._pairs.sweep(kept=False)
+        self._base.release(self._pairs.sweep(kept=False))
         for slot in sorted(fresh):
             self._join(slot, edges[slot])
         for slot, old, _ in moved:
             if old not in ended and self._pairs.edges[old]:
                 self._leave_behind(slot, old)
-        self._pairs.sweep(kept=True)
+        self._base.release(self._pairs.sweep(kept=True))
         self._owners = tuple(map(self._identity.at, slots.tolist()))
 
     def _retire(self, gone: NDArray[np.intp]) -> None:
         gone = gone[self._pair[gone] >= 0]
-        self._hand_over(set(gone.tolist()))
         numbers, last = self._pair[gone], self._values[gone]
         last[:, _LIVE] = 0
         for row, slot in enumerate(gone.tolist()):
             del self._labels[slot]
             self._unfold(slot)
-            if (base := self._base.pop(slot, None)) is not None:
-                last[row] -= base
+            last[row] -= self._base.drop(slot)
         np.add.at(self._pairs.carry, numbers, last)
         np.subtract.at(self._pairs.edges, numbers, 1)
         self._values[gone] = 0
         self._pair[gone] = -1
-
-    def _hand_over(self, gone: set[int]) -> None:
-        """What freed slots counted is in their survivors, in the kernel; in the order it was done."""
-        for slot, into in self._handed.items():
-            if slot in gone:
-                shown = self._values[slot].copy()
-                shown[_LIVE] = 0
-                self._values[into] += shown
-                self._values[slot] = 0
-                if (base := self._base.pop(slot, None)) is not None:
-                    self._base[into] = self._base.get(into, np.uint64(0)) + base
 
     def _leave(
         self, drain: Drain, slots: NDArray[np.intp], relabelled: NDArray[np.intp]
@@ -218,8 +198,9 @@ class Aggregator:
         """The old pair lives on: it keeps what the edge has shown there."""
         shown = self._values[slot].copy()
         shown[_LIVE] = 0
-        self._pairs.carry[old] += shown - self._base.get(slot, np.uint64(0))
-        self._base[slot] = shown
+        own = shown - self._base.of(slot)
+        self._pairs.carry[old] += own
+        self._base.leave(slot, old, own)
 
     def _describe(self, slot: int, edge: np.void) -> None:
         ends = self._identity.at(slot)

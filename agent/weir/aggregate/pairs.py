@@ -61,8 +61,9 @@ class Pairs:
     def _arrays(self) -> tuple[Array, Array, Array]:
         return self.shape, self.edges, self.carry
 
-    def sweep(self, kept: bool) -> None:
-        """End pairs without edges; those outside of the budget only when ``kept``."""
+    def sweep(self, kept: bool) -> list[int]:
+        """End pairs without edges, those outside of the budget only when ``kept``; return their numbers."""
+        ended = []
         for labels, number in [(k, n) for k, n in self.index.items() if not self.edges[n]]:
             if number in self.kept:
                 if not kept:
@@ -75,6 +76,8 @@ class Pairs:
             self.carry[number] = 0
             self._free.append(number)
             self.version += 1
+            ended.append(number)
+        return ended
 
 
 def grown(array: Array, size: int) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import metadata
 
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -133,6 +134,14 @@ class AgentCollector(Collector):
         }
 
 
+def installed_version() -> str:
+    """Version of the installed distribution, "unknown" in a bare source tree."""
+    try:
+        return metadata.version("weir-agent")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
 class Guarded(Collector):
     """A collector whose failure is counted and logged and costs the page only its own families."""
 
@@ -153,11 +162,11 @@ class Exposition:
     """The whole page, of the snapshot that is current when it is asked for."""
 
     def __init__(
-        self, health: Health[Snapshot], version: str, others: Iterable[Collector] | None = None
+        self, health: Health[Snapshot], version: str = "", others: Iterable[Collector] | None = None
     ) -> None:
-        """Take the state and our version; ``others`` are more collectors (default: this process)."""
+        """Take the state; ``version`` is the installed one by default, ``others`` this process."""
         self._health = health
-        self._version = version
+        self._version = version or installed_version()
         self._others = list(others) if others is not None else [ProcessCollector(registry=None)]
         self._text = TextRenderer(health.fail)
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,9 +25,12 @@ _RIGHT = "write --listen HOST:PORT, as in --listen 127.0.0.1:10435 or --listen [
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
-    """``HOST:PORT`` or ``[IPV6]:PORT`` -> (host, port); port 0 takes any. ListenError, one line."""
+    """``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT`` (all of IPv4) -> (host, port). ListenError, one line.
+
+    Port 0 takes any that is free.
+    """
     host, colon, port = listen.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host or "0.0.0.0"
     if not colon or not bare or (":" in bare and bare == host):
         raise ListenError(f"--listen {listen!r}: {_RIGHT}")
     if not (port.isascii() and port.isdigit()) or int(port) > 65535:
@@ -37,9 +42,15 @@ _log = logging.getLogger(__name__)
 
 
 class _Wsgi(wsgi.Server):
-    """Cheroot's server, with its errors where ours are."""
+    """Cheroot's server on a socket that listens already, with its errors where ours are."""
 
     failed: Callable[[str], None]
+    listener: socket.socket
+
+    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002, ARG002
+        self.socket = self.listener
+        self.bind_addr = self.listener.getsockname()[:2]
+        return self.listener
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         _log.log(level, "http: %s", msg, exc_info=traceback)
@@ -60,9 +71,10 @@ class Server:
     ) -> None:
         """ListenError when ``listen`` is no address."""
         self._listen = listen
+        self._address = parse_listen(listen)
         app = App(health, exposition, edges, connections)
         self._server = _Wsgi(
-            parse_listen(listen),
+            self._address,
             app,
             numthreads=_THREADS,
             max=_THREADS,
@@ -79,11 +91,15 @@ class Server:
     def start(self) -> None:
         """Listen, and serve from a thread. ListenError when the address cannot be had."""
         try:
-            self._server.prepare()
+            self._server.listener = _listen(*self._address)
         except OSError as error:
+            # create_server adds words of its own to those of the system
+            known = error.errno is not None and not isinstance(error, socket.gaierror)
+            reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
             raise ListenError(
-                f"cannot listen on {self._listen}: {_reason(error)}; choose another address with --listen"
+                f"cannot listen on {self._listen}: {reason}; choose another address with --listen"
             ) from error
+        self._server.prepare()
         self._thread = threading.Thread(target=self._server.serve, name="weir-http", daemon=True)
         self._thread.start()
 
@@ -101,10 +117,11 @@ class Server:
         return str(bound[0]), int(bound[1])
 
 
-def _reason(error: OSError) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__context__
-    return str(error)
+def _listen(host: str, port: int) -> socket.socket:
+    family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
+    both = host == "::" and socket.has_dualstack_ipv6()
+    listener = socket.create_server(where[:2], family=family, backlog=_QUEUE, dualstack_ipv6=both)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

@@ -17,7 +17,7 @@ from weir.identity.containers import ContainerNames
 from weir.identity.local import LocalOwners
 from weir.identity.process import Processes
 from weir.identity.remote import Entry, Remotes
-from weir.identity.types import OVERFLOW, Ends, Observed
+from weir.identity.types import OVERFLOW, Ends, Observed, Owner
 from weir.kernel.layout import EDGE, Array
 
 Rows = NDArray[np.intp]
@@ -105,6 +105,10 @@ class Identity:
             return self.at(slot)
         entry = self._entry(np.array([edge], EDGE)[0], tgid)
         return entry.local, self._remotes.resolve(entry)
+
+    def owner(self, cgroup: int, tgid: int, comm: str) -> Owner:
+        """Owner of a local socket by its cgroup id, process id and process name."""
+        return self._local.owner(cgroup, tgid, comm)
 
     def evictions(self) -> Mapping[str, int]:
         """Entries that bounded caches pushed out, by cache."""

@@ -33,12 +33,13 @@ class BtfError(ValueError):
 
 @dataclass(frozen=True)
 class Member:
-    """A struct member; ``offset`` in bytes, ``bits`` non-zero for a bit-field."""
+    """A struct member; ``offset`` in bytes; a bit-field is ``bits`` wide from bit ``shift`` of that byte."""
 
     name: str
     type_id: int
     offset: int
     bits: int
+    shift: int = 0
 
 
 class Btf:
@@ -113,13 +114,13 @@ class Btf:
         for i in range(count & 0xFFFF):
             name, member, offset = struct.unpack_from("<III", self._types, base + 12 * i)
             bits, offset = (offset >> 24, offset & 0xFFFFFF) if bitfields else (0, offset)
-            yield Member(self._string(name), member, offset // 8, bits or offset % 8)
+            yield Member(self._string(name), member, offset // 8, bits, offset % 8)
 
     def member(self, type_id: int, name: str, base: int = 0) -> Member | None:
         """A member by name, anonymous structs and unions looked into; None if there is none."""
         for m in self.members(type_id):
             if m.name == name:
-                return Member(name, m.type_id, base + m.offset, m.bits)
+                return Member(name, m.type_id, base + m.offset, m.bits, m.shift)
             inner = self.resolve(m.type_id)
             if not m.name and self.kind(inner) in (STRUCT, UNION):
                 found = self.member(inner, name, base + m.offset)

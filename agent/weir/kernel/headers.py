@@ -80,8 +80,6 @@ class HeaderTree:
     def _members(self, wanted: Wanted, type_id: int) -> Iterator[Member]:
         for name, optional in wanted.members.items():
             member = self._btf.member(type_id, name)
-            if member and member.bits:
-                raise KernelError(f"{wanted.struct}.{name} is a bit-field in this kernel")
             if member:
                 yield member
             elif not optional:
@@ -97,11 +95,14 @@ class HeaderTree:
     def _facts(struct: str, members: list[Member]) -> Iterator[str]:
         for m in members:
             yield f"#define HAVE_{struct}__{m.name} 1\n"
+            yield f"#define SHIFT_{struct}__{m.name} {m.shift}\n"
             at = f"__builtin_offsetof(struct {struct}, {m.name})"
             yield f'_Static_assert({at} == {m.offset}, "{struct}.{m.name}");\n'
 
     def _padded(self, member: Member) -> str:
         pad = f"char __pad_{member.name}[{member.offset}]; " if member.offset else ""
+        if member.bits:  # the byte it lies in; SHIFT_… says where
+            return f"struct {{ {pad}__u8 {member.name}; }};"
         return f"struct {{ {pad}{self._declare(member.type_id, member.name)}; }};"
 
     def _declare(self, type_id: int, name: str) -> str:

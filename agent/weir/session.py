@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views alone, without an agent: load, show, unload at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+
+from weir.config import Settings
+from weir.errors import WeirError
+from weir.pipeline import Pipeline, opened
+from weir.views.once import print_once
+from weir.views.rows import ConnectionRow, EdgeRow, edge_rows
+from weir.views.source import ApiSource, Source
+from weir.views.top import run_top
+
+
+class LocalSource:
+    """Rows from a pipeline in this process (a ``views.source.Source``)."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def edges(self) -> list[EdgeRow]:
+        """Pairs now."""
+        return edge_rows(self._pipeline.step())
+
+    def connections(self) -> list[ConnectionRow]:
+        """Live sockets now."""
+        return self._pipeline.connections()
+
+    def describe(self) -> str:
+        """What the header shows as the source."""
+        return f"alone on {socket.gethostname()}"
+
+    def close(self) -> None:
+        """Nothing: :func:`chosen` takes the kernel side away."""
+
+
+@contextmanager
+def chosen(settings: Settings, agent: str, alone: bool) -> Iterator[Source]:
+    """A running agent if there is one (and no scope was asked for), else a kernel side of our own."""
+    scoped = settings.netns or settings.cgroup or settings.port
+    if not alone and not scoped:
+        source = ApiSource(agent)
+        try:
+            source.edges()
+            yield source
+            return
+        except WeirError:
+            if os.geteuid() != 0:
+                raise
+    own = replace(settings, instance=f"top-{os.getpid()}")
+    with opened(own, temporary=True) as pipeline:
+        yield LocalSource(pipeline)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def show_top(
+    settings: Settings,
+    *,
+    agent: str,
+    alone: bool,
+    connections: bool,
+    sort: str,
+    filter_text: str,
+    limit: int,
+    once: bool,
+    as_json: bool,
+) -> None:
+    """``weir top``."""
+    signal.signal(signal.SIGTERM, _leave)  # so that the kernel side is removed
+    what = "connections" if connections else "edges"
+    with chosen(settings, agent, alone) as source:
+        if once or as_json:
+            print_once(source, what, sort, filter_text, limit, as_json, settings.interval, sys.stdout)
+        else:
+            run_top(source, settings.interval, what=what, sort=sort, filter_text=filter_text)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weir only watches: proven from the programs as the kernel holds them, not from their source."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.kernel.bytecode import analyse, kernel_functions
+from tests.kernel.watch import Watch, watching
+from weir.kernel import bpf
+
+#: All that Weir's programs may call: reading, maps of their own, time.
+_HARMLESS = {
+    "bpf_get_current_task", "bpf_ktime_get_ns", "bpf_map_delete_elem", "bpf_map_lookup_elem",
+    "bpf_map_pop_elem", "bpf_map_push_elem", "bpf_map_update_elem", "bpf_probe_read_kernel",
+    "bpf_probe_read_kernel_str", "bpf_seq_write", "bpf_sk_cgroup_id", "bpf_sk_fullsock",
+    "bpf_sk_storage_delete_tracing", "bpf_sk_storage_get", "bpf_sk_storage_get_tracing",
+    "bpf_skb_load_bytes", "bpf_skc_to_tcp_sock", "bpf_get_current_pid_tgid",
+    # the maps' own functions, which the kernel calls directly
+    "__htab_map_lookup_elem", "htab_map_delete_elem", "htab_map_update_elem", "queue_stack_map_push_elem",
+    "stack_map_pop_elem", "trie_lookup_elem",
+}  # fmt: skip
+_CGROUP = (bpf.CGROUP_SKB, bpf.CGROUP_SOCK)
+
+
+@pytest.fixture(params=["storage", "tracepoint"])
+def watch(request: pytest.FixtureRequest, netns) -> Watch:  # type: ignore[no-untyped-def, misc]
+    with watching(netns, variant=request.param) as made:
+        yield made
+
+
+def test_every_path_lets_the_packet_pass(watch: Watch) -> None:
+    programs = {n: code for n, (kind, code) in watch.kernel.program_code().items() if kind in _CGROUP}
+    assert sorted(programs) == ["udp_create", "udp_egress", "udp_ingress"]
+    for name, code in programs.items():
+        assert analyse(code).returns == {1}, name
+
+
+def test_nothing_is_written_but_maps(watch: Watch) -> None:
+    base, names = kernel_functions()
+    if not base:
+        pytest.skip("kernel addresses are hidden (kernel.kptr_restrict): the called helpers cannot be named")
+    for name, (_, code) in watch.kernel.program_code().items():
+        found = analyse(code)
+        called = {names.get((base + c) % (1 << 64), f"unknown {c:#x}") for c in found.calls}
+        assert called <= _HARMLESS, name
+        assert not found.writes_context, name
+
+
+def test_the_analysis_finds_a_drop_and_a_write() -> None:
+    """The proof itself can fail: return 0 on one of two paths; a store to the context, through the stack."""
+    def code(*rows: tuple[int, int, int, int]) -> bytes:
+        return b"".join(struct.pack("<BBhi", *row) for row in rows)
+
+    drop = code((0xB7, 0, 0, 1), (0x15, 2, 1, 0), (0x95, 0, 0, 0), (0xB7, 0, 0, 0), (0x95, 0, 0, 0))
+    assert analyse(drop).returns == {0, 1}
+    spilled = code((0x7B, 0x1A, -8, 0), (0x79, 0xA3, -8, 0), (0x62, 3, 8, 7), (0xB7, 0, 0, 1), (0x95, 0, 0, 0))
+    assert analyse(spilled).writes_context
+    assert analyse(spilled).returns == {1}

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drains made by hand, for tests without a kernel side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weir.flows.types import Drain
+from weir.identity.cgroups import CgroupPaths
+from weir.identity.cidrs import Cidrs, OwnAddresses, packed
+from weir.identity.containers import ContainerNames
+from weir.identity.index import Identity
+from weir.identity.local import LocalOwners
+from weir.identity.process import Processes
+from weir.kernel.layout import DESTINATION, SLOT, SOURCE, TCP, USED, Array, bucket_bounds_us
+
+
+class Clock:
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def slot(
+    local: str = "10.0.0.1",
+    remote: str = "203.0.113.9",
+    port: int = 443,
+    *,
+    role: int = SOURCE,
+    proto: int = TCP,
+    comm: str = "curl",
+    netns: int = 4026531840,
+    bits: int = 128,
+    cgroup: int = 0,
+    generation: int = 0,
+    **counters: Any,
+) -> Array:
+    """One row of dtype SLOT, shape ()."""
+    row = np.zeros((), SLOT)
+    key = row["key"]
+    key["laddr"] = np.frombuffer(packed(local), np.uint8)
+    key["raddr"] = np.frombuffer(packed(remote), np.uint8)
+    key["family"] = 6 if ":" in local else 4
+    for name, value in {
+        "port": port, "role": role, "proto": proto, "comm": comm.encode(), "netns": netns,
+        "raddr_bits": bits, "cgroup": cgroup,
+    }.items():  # fmt: skip
+        key[name] = value
+    row["state"] = USED
+    row["generation"] = generation
+    for name, value in counters.items():
+        row[name] = value
+    return row
+
+
+def client(comm: str = "client", port: int = 6379, **more: Any) -> Array:
+    return slot("127.0.0.1", "127.0.0.1", port, comm=comm, **more)
+
+
+def server(comm: str = "redis-server", port: int = 6379, **more: Any) -> Array:
+    return slot("127.0.0.1", "127.0.0.1", port, comm=comm, role=DESTINATION, **more)
+
+
+def drain(rows: Mapping[int, Array], **more: Any) -> Drain:
+    """A drain of slot number -> row."""
+    numbers = sorted(rows)
+    slots = np.array([rows[n] for n in numbers], SLOT) if numbers else np.zeros(0, SLOT)
+    return Drain(slots, np.array(numbers, np.uint32), 5 * 10**9, 1_700_000_000.0, **more)
+
+
+def bucket_of(microseconds: int) -> int:
+    """The kernel's bucket of a value."""
+    return int(np.searchsorted(bucket_bounds_us(), microseconds, side="right"))
+
+
+def histogram(values: Iterable[int]) -> Array:
+    """Kernel buckets of values in microseconds."""
+    found = np.zeros(len(bucket_bounds_us()), np.uint64)
+    for value in values:
+        found[bucket_of(value)] += np.uint64(1)
+    return found
+
+
+def identity(
+    tmp: Path,
+    cidrs: Iterable[str] = (),
+    own: Callable[[], frozenset[bytes]] = frozenset,
+    clock: Callable[[], float] | None = None,
+    cgroup2: Path | None = None,
+) -> Identity:
+    """The real thing over folders of the test; without processes the comm names an end."""
+    clock = clock or Clock()
+    local = LocalOwners(
+        CgroupPaths(cgroup2, clock),
+        ContainerNames(tmp / "docker", tmp / "podman", clock),
+        Processes(tmp / "proc", clock),
+    )
+    return Identity(local, Cidrs(cidrs), OwnAddresses(clock, own))

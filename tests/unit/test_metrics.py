@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from weir.export.docs import render
+from weir.kernel.layout import bucket_bounds_us
+from weir.metrics import BOUNDS_US, COLUMNS, METRICS, PAIR_METRICS, series_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_docs_are_those_of_the_table() -> None:
+    assert (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8") == render(), (
+        "python -m weir.export.docs > docs/metrics.md"
+    )
+
+
+def test_docs_module_prints_the_page() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "weir.export.docs"],
+        check=True, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "agent")},
+    )  # fmt: skip
+    assert done.stdout == render()
+
+
+def test_names_follow_the_conventions() -> None:
+    names = [metric.name for metric in METRICS]
+    assert len(names) == len(set(names))
+    for metric in METRICS:
+        assert metric.name.startswith("weir_")
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.help.endswith("."), metric.name
+
+
+def test_every_published_bucket_bound_is_one_of_the_kernels() -> None:
+    assert set(BOUNDS_US) <= set(bucket_bounds_us().tolist())
+    assert (BOUNDS_US[0], BOUNDS_US[-1]) == (64, 1 << 24)
+
+
+def test_every_column_is_published_once() -> None:
+    columns = [c for m in PAIR_METRICS for c in m.columns]
+    buckets = [i for m in PAIR_METRICS if m.buckets for i in range(COLUMNS)[m.buckets]]
+    assert len(columns) == len(set(columns))
+    assert len(columns) + len(buckets) == COLUMNS
+    assert series_of(7) == len(columns) + len(buckets) + 2
