@@ -278,13 +278,30 @@ static __always_inline void on_destroy(struct sock *sk)
 	conn_drop(sk);
 }
 
+/* The socket may be missing (nobody listened) or be a request's or TIME_WAIT's small one, which has
+ * no more than its common part; where Weir is scoped, what cannot be placed is not ours.
+ */
+static __always_inline void reset_unmatched(struct sock *sk)
+{
+#ifdef WEIR_SCOPE_NETNS
+	u32 netns = sk ? sock_netns(sk) : 0;
+
+	if (!scope_netns.lookup(&netns))
+		return;
+#endif
+#if defined(WEIR_SCOPE_CGROUP) || defined(WEIR_SCOPE_PORT)
+	return;
+#endif
+	event(WEIR_EV_RESET_UNMATCHED);
+}
+
 static __always_inline void on_reset(struct sock *sk, int sent)
 {
 	struct conn *c = sk ? conn_find(sk) : NULL;
 	struct weir_slot *s = c && c->slot ? slot_at(c->slot) : NULL;
 
 	if (!c)
-		event(WEIR_EV_RESET_UNMATCHED);
+		reset_unmatched(sk);
 	else if (!s)
 		return; /* a refused connect is a failure and counted as one */
 	else if (sent)

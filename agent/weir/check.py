@@ -48,8 +48,10 @@ def _rights(proc: Path) -> Iterator[Finding]:
     )  # fmt: skip
     lockdown = Path("/sys/kernel/security/lockdown")
     if lockdown.exists() and "[confidentiality]" in lockdown.read_text(encoding="ascii"):
-        yield Finding("lockdown", "missing", "confidentiality mode forbids reading kernel memory",
-                      effect="no program loads", remedy="boot with lockdown=integrity or none", fatal=True)  # fmt: skip
+        yield Finding(
+            "lockdown", "missing", "confidentiality mode forbids reading kernel memory",
+            "no program loads", "boot with lockdown=integrity or none", fatal=True,
+        )  # fmt: skip
 
 
 def _file_systems() -> Iterator[Finding]:
@@ -118,7 +120,9 @@ def page(rows: list[Finding]) -> str:
 
 
 def _sentence(row: Finding) -> str:
-    return "; ".join(part for part in (row.detail, row.effect, row.remedy and f"to mend: {row.remedy}") if part)
+    return "; ".join(
+        part for part in (row.detail, row.effect, row.remedy and f"to mend: {row.remedy}") if part
+    )
 
 
 def as_json(rows: list[Finding]) -> Mapping[str, object]:

@@ -18,7 +18,7 @@ from weir.errors import LoadError, WeirError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_KNOWN = tuple(f.name for f in fields(Settings)) + ("log_level",)
+_KNOWN = (*(f.name for f in fields(Settings)), "log_level")
 
 
 def _option(*names: str, **more: Any) -> Callable[[F], F]:
@@ -81,8 +81,10 @@ _interval = _option("--interval", type=click.FloatRange(min=0.1, max=3600), defa
 
 def _settings(values: dict[str, Any]) -> Settings:
     known = {f.name for f in fields(Settings)}
-    return Settings(**{k: tuple(v) if isinstance(v, (list, tuple)) else v
-                       for k, v in values.items() if k in known})  # fmt: skip
+    chosen: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items() if k in known
+    }
+    return Settings(**chosen)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -182,7 +184,8 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        where = f" (see {error.ctx.command_path} --help)" if getattr(error, "ctx", None) else ""
+        context = getattr(error, "ctx", None)
+        where = f" (see {context.command_path} --help)" if context else ""
         _fail(error.format_message().replace("\n", " ") + where, 2)
     except LoadError as error:
         if error.log:

@@ -16,6 +16,7 @@ from weir.errors import ConfigError
 from weir.kernel import netns
 from weir.kernel.options import KernelOptions, Network, default_folds
 
+
 @dataclass(frozen=True)
 class Settings:
     """Everything a Weir is told; times in seconds."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +15,14 @@ import numpy as np
 
 from weir.aggregate import Aggregator, Snapshot
 from weir.config import Settings
-from weir.errors import BusyError, KernelError
+from weir.errors import KernelError
 from weir.flows.drain import Drainer
 from weir.flows.retire import Retirer
 from weir.health import Health
 from weir.identity.cidrs import Cidrs
 from weir.identity.index import Identity
 from weir.identity.types import Owner
-from weir.kernel import bpf, side
+from weir.kernel import bpf, mounts, side
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
 from weir.views.rows import ConnectionRow, connection_rows
@@ -75,7 +76,7 @@ def opened(settings: Settings, temporary: bool = False) -> Iterator[Pipeline]:
         finally:
             kernel.close()
             if stats >= 0:
-                bpf.os.close(stats)
+                os.close(stats)
             if temporary:
                 instance.remove()
 
@@ -106,12 +107,9 @@ def ensure_loaded(instance: Instance, settings: Settings, cgroup2: Path) -> None
 def unload(name: str) -> bool:
     """Remove every trace of an instance; whether there was any. BusyError while an agent runs."""
     instance, _ = side.ready(name)
-    try:
-        with instance.lock("run"):
-            there = instance.remove()
-    except BusyError as error:
-        raise BusyError(f"{error}") from None
-    side.mounts.release()
+    with instance.lock("run"):
+        there = instance.remove()
+    mounts.release()
     return there
 
 

@@ -174,7 +174,11 @@ def test_scope_by_namespace(variant: str) -> None:
 
 @variants
 def test_scope_by_port(variant: str) -> None:
-    with make_wire() as wire, tcp_pair(wire.client, wire.server) as pair, tcp_pair(wire.client, wire.server) as other:
+    with (
+        make_wire() as wire,
+        tcp_pair(wire.client, wire.server) as pair,
+        tcp_pair(wire.client, wire.server) as other,
+    ):
         with watching(wire.client, wire.server, variant=variant, ports=(pair.port,)) as watch:
             pair.run("send", 1009)
             other.run("send", 23)

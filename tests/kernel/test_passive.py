@@ -51,11 +51,14 @@ def test_nothing_is_written_but_maps(watch: Watch) -> None:
 
 def test_the_analysis_finds_a_drop_and_a_write() -> None:
     """The proof itself can fail: return 0 on one of two paths; a store to the context, through the stack."""
+
     def code(*rows: tuple[int, int, int, int]) -> bytes:
         return b"".join(struct.pack("<BBhi", *row) for row in rows)
 
     drop = code((0xB7, 0, 0, 1), (0x15, 2, 1, 0), (0x95, 0, 0, 0), (0xB7, 0, 0, 0), (0x95, 0, 0, 0))
     assert analyse(drop).returns == {0, 1}
-    spilled = code((0x7B, 0x1A, -8, 0), (0x79, 0xA3, -8, 0), (0x62, 3, 8, 7), (0xB7, 0, 0, 1), (0x95, 0, 0, 0))
+    spilled = code(
+        (0x7B, 0x1A, -8, 0), (0x79, 0xA3, -8, 0), (0x62, 3, 8, 7), (0xB7, 0, 0, 1), (0x95, 0, 0, 0)
+    )
     assert analyse(spilled).writes_context
     assert analyse(spilled).returns == {1}

@@ -40,11 +40,17 @@ def _mark(request: pytest.FixtureRequest) -> None:
 def _both(watch: Watch, road: Wire, port: int, sent: tuple[int, int], answered: tuple[int, int]) -> None:
     """(datagrams, bytes) there and back, as both ends counted them."""
     client, server = watch.udp(road.client, SOURCE, port), watch.udp(road.server, DESTINATION, port)
-    assert ((client.sent_datagrams, client.sent_bytes), (client.received_datagrams, client.received_bytes)) == (
+    assert (
+        (client.sent_datagrams, client.sent_bytes),
+        (client.received_datagrams, client.received_bytes),
+    ) == (
         sent,
         answered,
     )
-    assert ((server.received_datagrams, server.received_bytes), (server.sent_datagrams, server.sent_bytes)) == (
+    assert (
+        (server.received_datagrams, server.received_bytes),
+        (server.sent_datagrams, server.sent_bytes),
+    ) == (
         sent,
         answered,
     )
@@ -111,7 +117,9 @@ def test_addresses_are_those_of_the_packets(watch: Watch, road: Wire, family: st
         (row,) = watch.rows(road.client, SOURCE, pair.ports[0], UDP)
         (other,) = watch.rows(road.server, DESTINATION, pair.ports[0], UDP)
     v6 = family == "v6"
-    wanted = [road.client.v6, road.server.v6] if v6 else [f"::ffff:{road.client.v4}", f"::ffff:{road.server.v4}"]
+    wanted = (
+        [road.client.v6, road.server.v6] if v6 else [f"::ffff:{road.client.v4}", f"::ffff:{road.server.v4}"]
+    )
     packed = [ipaddress.ip_address(w).packed for w in wanted]
     assert [row["key"]["laddr"].tobytes(), row["key"]["raddr"].tobytes()] == packed
     assert [other["key"]["raddr"].tobytes(), other["key"]["laddr"].tobytes()] == packed

@@ -10,26 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.kernel.layout import Array
+from weir.kernel.stats import MapFill, ProgramStats
 
-
-@dataclass(frozen=True)
-class ProgramStats:
-    """Run-time statistics of one BPF program (``bpf_prog_info``; ns and runs need bpf_stats)."""
-
-    name: str
-    run_ns: int
-    runs: int
-    recursion_misses: int
-    instructions: int
-
-
-@dataclass(frozen=True)
-class MapFill:
-    """Entries used and room of one BPF map."""
-
-    name: str
-    used: int
-    size: int
+__all__ = ["Drain", "MapFill", "ProgramStats"]
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,9 @@ def map_delete(fd: int, key: bytes) -> None:
 
 def map_batch(fd: int, key_size: int, value_size: int, count: int) -> tuple[bytes, bytes, int]:
     """Up to ``count`` entries of a hash in one call (Linux 5.6): keys, values, entries read."""
-    keys, values = ctypes.create_string_buffer(key_size * count), ctypes.create_string_buffer(
-        value_size * count
+    keys, values = (
+        ctypes.create_string_buffer(key_size * count),
+        ctypes.create_string_buffer(value_size * count),
     )
     cursor = ctypes.create_string_buffer(max(key_size, 8))
     attr = bytearray(

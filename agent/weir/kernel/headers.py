@@ -74,7 +74,9 @@ class HeaderTree:
         for member in members:
             self._need(member.type_id)
         body = "".join(f"\t\t{self._padded(m)}\n" for m in members)
-        text = f"struct {name} {{\n\tunion {{\n\t\tchar __size[{self._btf.size(type_id)}];\n{body}\t}};\n}};\n"
+        text = (
+            f"struct {name} {{\n\tunion {{\n\t\tchar __size[{self._btf.size(type_id)}];\n{body}\t}};\n}};\n"
+        )
         self._done[name] = text + "".join(self._facts(name, members))
 
     def _members(self, wanted: Wanted, type_id: int) -> Iterator[Member]:

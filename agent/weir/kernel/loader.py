@@ -49,7 +49,7 @@ class Module:
             os.chdir(tree)  # BCC looks for headers in the current folder first
             try:
                 self._bpf = BPF(text=text, cflags=flags)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 bcc raises nothing narrower
                 raise KernelError(f"the BPF programs do not compile here: {error}") from None
             finally:
                 os.chdir("/")
@@ -71,7 +71,7 @@ def _library(name: str) -> bytes:
     """The bytes of a shared library that is already in this process."""
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         path = line.split(maxsplit=5)[-1]
-        if "/" + name.split(".so")[0] + ".so" in path:
+        if "/" + name.split(".so", maxsplit=1)[0] + ".so" in path:
             return Path(path).read_bytes()
     raise KernelError(f"{name} is not where the loader can read it")
 
@@ -228,8 +228,8 @@ def main(argv: list[str]) -> int:
         print(json.dumps(reply))
         return error.exit_code
     except PermissionError as error:
-        print(json.dumps({"error": f"the kernel refuses: {error}; run as root", "code": PrivilegeError.exit_code,
-                          "kind": "PrivilegeError"}))  # fmt: skip
+        why = f"the kernel refuses: {error}; run as root"
+        print(json.dumps({"error": why, "code": PrivilegeError.exit_code, "kind": "PrivilegeError"}))
         return PrivilegeError.exit_code
 
 

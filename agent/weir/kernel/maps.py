@@ -69,7 +69,7 @@ class Maps:
     def tracked(self) -> int:
         """Connections that have state in the kernel now."""
         value = bpf.map_lookup(self._fds["tracked"], _u32(0), 8)
-        return max(0, struct.unpack("<q", value)[0])
+        return max(0, int(struct.unpack("<q", value)[0]))
 
     def forget_edge(self, index: int) -> bool:
         """Take a slot's edge out of the look-up table; False if it points elsewhere by now."""

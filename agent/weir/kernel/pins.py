@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,7 @@ class Instance:
         there = self.home.exists()
         remove(self.home)
         shutil.rmtree(self.run, ignore_errors=True)
-        for folder in (self.home.parent,):
-            try:
-                folder.rmdir()
-            except OSError:
-                pass
+        _rmdir(self.home.parent)
         return there
 
     @contextmanager
@@ -108,7 +104,17 @@ class Instance:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                if not self.loaded():  # a start that failed leaves nothing
+                    Path(file.name).unlink(missing_ok=True)
+                    _rmdir(self.run)
+
+
+def _rmdir(folder: Path) -> None:
+    with suppress(OSError):  # something is still in it, or it is gone
+        folder.rmdir()
 
 
 def instances(bpffs: Path) -> list[str]:

@@ -13,9 +13,9 @@ from weir.kernel.options import KernelOptions
 class Program:
     """One BPF program.
 
-    ``hook`` is tp_btf, iter, raw_tp, kprobe, kretprobe, cgroup or run (by user space); ``targets`` the tracepoint, the
-    iterator's target, the functions (the first that exist) or the attach type. ``over`` is the
-    map an iterator walks. A plane without one of its ``needed`` programs is down.
+    ``hook`` is tp_btf, iter, raw_tp, kprobe, kretprobe, cgroup or run (by user space); ``targets``
+    the tracepoint, the iterator's target, the functions (those that exist) or the attach type.
+    ``over`` is the map an iterator walks. A plane without one of its ``needed`` programs is down.
     """
 
     name: str

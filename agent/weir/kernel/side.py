@@ -15,13 +15,13 @@ import numpy as np
 
 from weir import errors
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
-from weir.flows.types import MapFill, ProgramStats
 from weir.kernel import bpf, mounts
 from weir.kernel.btf import KERNEL_BTF
 from weir.kernel.layout import RECORD, Array
 from weir.kernel.maps import Maps
 from weir.kernel.options import KernelOptions
 from weir.kernel.pins import Instance
+from weir.kernel.stats import MapFill, ProgramStats
 
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
 
