@@ -10,8 +10,8 @@
 
 #include "weir.h"
 
-#define AF_INET 2
-#define AF_INET6 10
+#define AF_INET     2
+#define AF_INET6    10
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 
@@ -31,17 +31,17 @@ enum {
 	TCP_NEW_SYN_RECV,
 };
 
-#define ENETUNREACH 101
-#define ECONNRESET 104
-#define ETIMEDOUT 110
+#define ENETUNREACH  101
+#define ECONNRESET   104
+#define ETIMEDOUT    110
 #define ECONNREFUSED 111
 #define EHOSTUNREACH 113
 
-#define PROBE(p, member)                                                                           \
-	({                                                                                         \
-		typeof((p)->member) v_ = 0;                                                        \
-		bpf_probe_read_kernel(&v_, sizeof(v_), &(p)->member);                              \
-		v_;                                                                                \
+#define PROBE(p, member)                                              \
+	({                                                            \
+		typeof((p)->member) v_ = 0;                           \
+		bpf_probe_read_kernel(&v_, sizeof(v_), &(p)->member); \
+		v_;                                                   \
 	})
 #ifdef WEIR_TYPED
 #define GET(p, member) ((p)->member)
@@ -50,7 +50,7 @@ enum {
 #endif
 
 #define ADD(counter, n) __sync_fetch_and_add(&(counter), (n))
-#define ONCE(x) (*(volatile typeof(x) *)&(x))
+#define ONCE(x)         (*(volatile typeof(x) *)&(x))
 
 BPF_F_TABLE("array", u32, struct weir_slot, slots, WEIR_SLOTS, BPF_F_MMAPABLE);
 BPF_TABLE("percpu_array", u32, u64, events, WEIR_EVENTS);

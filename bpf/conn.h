@@ -16,13 +16,13 @@
 enum conn_phase { CONN_OPENING, CONN_LIVE, CONN_ENDED };
 
 struct conn {
-	u64 sent;          /* already in the slot */
+	u64 sent; /* already in the slot */
 	u64 received;
 	u64 retransmitted;
-	u64 base_sent;     /* what the kernel had counted before Weir looked */
+	u64 base_sent; /* what the kernel had counted before Weir looked */
 	u64 base_received;
 	u64 born_ns;
-	u64 phase;         /* enum conn_phase */
+	u64 phase; /* enum conn_phase */
 	u32 slot;
 	u32 role;
 	struct owner owner;

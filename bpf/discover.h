@@ -93,8 +93,7 @@ static __always_inline void udp_adopt(struct sock *sk, struct owner *o)
 
 	if (!lport || !in_scope(sk, sock_netns(sk)))
 		return;
-	struct udp_sock_state *u =
-		udp_socks.sk_storage_get(sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	struct udp_sock_state *u = udp_socks.sk_storage_get(sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
 	if (!u || u->born_ns)
 		return;

@@ -11,8 +11,8 @@
 #include "edge.h"
 
 #define FIRST_COUNTER (__builtin_offsetof(struct weir_slot, sent_bytes) / 8)
-#define COUNTERS (sizeof(struct weir_slot) / 8)
-#define NO_SLOT (~0U)
+#define COUNTERS      (sizeof(struct weir_slot) / 8)
+#define NO_SLOT       (~0U)
 
 /* raw_tp, never attached; args: slot to free, slot that takes its counts (or NO_SLOT). */
 int slot_fold(struct bpf_raw_tracepoint_args *ctx)

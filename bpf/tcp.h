@@ -5,58 +5,7 @@
 #ifndef WEIR_TCP_H
 #define WEIR_TCP_H
 
-#include "conn.h"
-
-struct listener_key {
-	u8 addr[16]; /* all zero: any */
-	u32 netns;
-	u16 port;
-	u16 pad;
-};
-/* Who listens: accepted sockets are born in a softirq, so their owner is the listener's. */
-BPF_TABLE("hash", struct listener_key, struct owner, listeners, WEIR_LISTENERS);
-
-static __always_inline void listener_of(struct sock *sk, u32 netns, struct listener_key *k)
-{
-	u8 remote[16];
-
-	__builtin_memset(k, 0, sizeof(*k));
-	sock_addresses(sk, k->addr, remote);
-	if (is_mapped(k->addr) && !((u32 *)k->addr)[3])
-		__builtin_memset(k->addr, 0, 16);
-	k->netns = netns;
-	k->port = tcp_local_port(sk);
-}
-
-static __always_inline struct owner *listener_find(struct sock *sk, u32 netns)
-{
-	struct listener_key k;
-
-	listener_of(sk, netns, &k);
-	struct owner *o = listeners.lookup(&k);
-
-	if (o)
-		return o;
-	__builtin_memset(k.addr, 0, 16);
-	return listeners.lookup(&k);
-}
-
-static __always_inline void listener_add(struct sock *sk, u32 netns, struct owner *o)
-{
-	struct listener_key k;
-
-	listener_of(sk, netns, &k);
-	if (listeners.update(&k, o))
-		event(WEIR_EV_LISTENER_FULL);
-}
-
-static __always_inline void listener_remove(struct sock *sk, u32 netns)
-{
-	struct listener_key k;
-
-	listener_of(sk, netns, &k);
-	listeners.delete(&k);
-}
+#include "listen.h"
 
 /* Gives the connection its slot; 0 if its port is out of scope. */
 static __always_inline int conn_place(struct sock *sk, struct conn *c, u32 netns, u64 now)

@@ -11,33 +11,24 @@
 #define WEIR_UDP_H
 
 #include "edge.h"
+#include "packet.h"
 
 struct udp_sock_state {
-	u64 place;      /* of the last flow: slot, and above it the slot's generation; 0: none yet */
+	u64 place; /* of the last flow: slot, and above it the slot's generation; 0: none yet */
 	u64 sent;
 	u64 received;
 	u64 born_ns;
 	u64 cgroup;
-	u32 netns;      /* 0: not seen on a packet yet */
-	u8 role;        /* 0: not known before the first packet */
+	u32 netns; /* 0: not seen on a packet yet */
+	u8 role;   /* 0: not known before the first packet */
 	u8 pad[3];
-	u8 laddr[16];   /* last flow, for the views; two threads may mix it up */
+	u8 laddr[16]; /* last flow, for the views; two threads may mix it up */
 	u8 raddr[16];
 	u16 lport;
 	u16 rport;
 	struct owner owner;
 };
 BPF_SK_STORAGE(udp_socks, struct udp_sock_state);
-
-struct datagram {
-	u8 laddr[16];
-	u8 raddr[16];
-	u16 lport;
-	u16 rport;
-	u32 bytes;
-	u32 count;
-	u8 family;
-};
 
 static __always_inline struct weir_slot *udp_place(struct udp_sock_state *u, struct datagram *d,
 						   u64 now)
@@ -85,8 +76,7 @@ static __always_inline struct weir_slot *udp_known(struct udp_sock_state *u, str
 	u64 place = ONCE(u->place);
 	struct weir_slot *s = place ? slot_at((u32)place) : NULL;
 
-	if (!s || s->state != WEIR_USED || s->generation != place >> 32 ||
-	    s->key.raddr_bits != 128)
+	if (!s || s->state != WEIR_USED || s->generation != place >> 32 || s->key.raddr_bits != 128)
 		return NULL;
 	if (s->key.port != (u->role == WEIR_SOURCE ? d->rport : d->lport))
 		return NULL;
@@ -115,43 +105,6 @@ static __always_inline void udp_count(struct udp_sock_state *u, struct datagram 
 		ADD(u->received, d->bytes);
 	}
 	s->active_ns = now;
-}
-
-/* Where the UDP header starts, 0 if this is no UDP; fills addresses as on the packet. */
-static __always_inline u32 udp_header(struct __sk_buff *skb, u8 *saddr, u8 *daddr, u8 *family)
-{
-	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
-
-	if (p + 20 > end)
-		return 0;
-	if (p[0] >> 4 == 4) {
-		if (p[9] != IPPROTO_UDP)
-			return 0;
-		map_v4(saddr, *(u32 *)(p + 12));
-		map_v4(daddr, *(u32 *)(p + 16));
-		*family = 4;
-		return (p[0] & 15) * 4;
-	}
-	if (p[0] >> 4 != 6 || p[6] == IPPROTO_TCP || p + 40 > end)
-		return 0;
-	__builtin_memcpy(saddr, p + 8, 16);
-	__builtin_memcpy(daddr, p + 24, 16);
-	*family = 6;
-	u32 at = 40;
-	u8 next = p[6], ext[2];
-
-	/* hop-by-hop, routing, fragment, destination options (RFC 8200 4) */
-	for (u32 i = 0; i < 4; i++) {
-		if (next == IPPROTO_UDP)
-			return at;
-		if (next != 0 && next != 43 && next != 44 && next != 60)
-			return 0;
-		if (bpf_skb_load_bytes(skb, at, ext, 2))
-			return 0;
-		at += next == 44 ? 8 : (ext[1] + 1) * 8;
-		next = ext[0];
-	}
-	return next == IPPROTO_UDP ? at : 0;
 }
 
 /* The helper's socket is the kernel's struct sock, but the verifier allows no arithmetic on it:
@@ -198,8 +151,8 @@ static __always_inline void udp_packet(struct __sk_buff *skb, int sends)
 {
 	struct datagram d = {};
 	u16 ports[2];
-	u32 at = sends ? udp_header(skb, d.laddr, d.raddr, &d.family) :
-			 udp_header(skb, d.raddr, d.laddr, &d.family);
+	u32 at = sends ? udp_header(skb, d.laddr, d.raddr, &d.family)
+		       : udp_header(skb, d.raddr, d.laddr, &d.family);
 
 	if (!at)
 		return;

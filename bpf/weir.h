@@ -27,16 +27,16 @@ enum weir_failure {
 
 /* What the kernel side could not do, or did in a second-best way: one counter each. */
 enum weir_event {
-	WEIR_EV_SLOT_OVERFLOW,    /* no free slot: counted in slot 0 */
-	WEIR_EV_STORAGE_FAILED,   /* no memory for a connection's state */
-	WEIR_EV_UNTRACKED,        /* connection counted only when it closed */
-	WEIR_EV_LATE_CLOSE,       /* close seen by tcp_destroy_sock, not by its state change */
-	WEIR_EV_LISTENER_FULL,    /* listener table full: owner of accepted sockets unknown */
-	WEIR_EV_CLAIM_LOST,       /* two readers met on one connection; the later one yields */
-	WEIR_EV_RESET_UNMATCHED,  /* reset sent or received without a known connection */
-	WEIR_EV_PACKET_UNREADABLE,/* UDP packet whose headers could not be read */
-	WEIR_EV_UDP_FAILED,       /* no memory for a UDP socket's state: packet not counted */
-	WEIR_EV_CONNECTION_LIMIT, /* more connections than the table may hold */
+	WEIR_EV_SLOT_OVERFLOW,     /* no free slot: counted in slot 0 */
+	WEIR_EV_STORAGE_FAILED,    /* no memory for a connection's state */
+	WEIR_EV_UNTRACKED,         /* connection counted only when it closed */
+	WEIR_EV_LATE_CLOSE,        /* close seen by tcp_destroy_sock, not by its state change */
+	WEIR_EV_LISTENER_FULL,     /* listener table full: owner of accepted sockets unknown */
+	WEIR_EV_CLAIM_LOST,        /* two readers met on one connection; the later one yields */
+	WEIR_EV_RESET_UNMATCHED,   /* reset sent or received without a known connection */
+	WEIR_EV_PACKET_UNREADABLE, /* UDP packet whose headers could not be read */
+	WEIR_EV_UDP_FAILED,        /* no memory for a UDP socket's state: packet not counted */
+	WEIR_EV_CONNECTION_LIMIT,  /* more connections than the table may hold */
 	WEIR_EVENTS
 };
 
@@ -45,14 +45,14 @@ enum weir_event {
 /* The unit of aggregation. Zero it before filling: it is compared as bytes. */
 struct weir_edge {
 	__u8 laddr[16];
-	__u8 raddr[16];      /* all zero behind raddr_bits */
-	__u64 cgroup;        /* cgroup v2 id of the socket */
-	__u32 netns;         /* inode number of the network namespace */
-	__u16 port;          /* service port: remote one of a source, local one of a destination */
-	__u8 family;         /* 4 or 6; a v4-mapped connection is 4 */
-	__u8 proto;          /* IPPROTO_TCP or IPPROTO_UDP */
-	__u8 role;           /* enum weir_role of the local end */
-	__u8 raddr_bits;     /* 128: one address; less: folded into a network; 0: all of them */
+	__u8 raddr[16];  /* all zero behind raddr_bits */
+	__u64 cgroup;    /* cgroup v2 id of the socket */
+	__u32 netns;     /* inode number of the network namespace */
+	__u16 port;      /* service port: remote one of a source, local one of a destination */
+	__u8 family;     /* 4 or 6; a v4-mapped connection is 4 */
+	__u8 proto;      /* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 role;       /* enum weir_role of the local end */
+	__u8 raddr_bits; /* 128: one address; less: folded into a network; 0: all of them */
 	__u8 pad[6];
 	char comm[WEIR_COMM]; /* process name (thread group leader), unless compiled out */
 };
@@ -65,20 +65,20 @@ enum weir_slot_state { WEIR_FREE, WEIR_USED, WEIR_RETIRING };
 /* One edge's counters, in an mmap-able array; slot 0 takes what found no slot. */
 struct weir_slot {
 	struct weir_edge key;
-	__u32 state;          /* enum weir_slot_state; user space writes RETIRING, the kernel the rest */
-	__u32 generation;     /* one more each time the slot is freed */
-	__u64 born_ns;        /* CLOCK_MONOTONIC */
-	__u64 active_ns;      /* CLOCK_MONOTONIC of the last count */
-	__u32 tgid;           /* process of the first connection, 0 if not known */
+	__u32 state; /* enum weir_slot_state; user space writes RETIRING, the kernel the rest */
+	__u32 generation; /* one more each time the slot is freed */
+	__u64 born_ns;    /* CLOCK_MONOTONIC */
+	__u64 active_ns;  /* CLOCK_MONOTONIC of the last count */
+	__u32 tgid;       /* process of the first connection, 0 if not known */
 	__u32 pad;
-	__u64 sent_bytes;     /* payload leaving the local end */
+	__u64 sent_bytes; /* payload leaving the local end */
 	__u64 received_bytes;
 	__u64 sent_datagrams; /* UDP only */
 	__u64 received_datagrams;
-	__u64 opened;         /* established since Weir looks (a source opened, a destination accepted) */
-	__u64 closed;         /* ended, of those that were established */
-	__u64 live;           /* established now, those older than Weir included */
-	__u64 retransmitted;  /* TCP segments */
+	__u64 opened; /* established since Weir looks (a source opened, a destination accepted) */
+	__u64 closed; /* ended, of those that were established */
+	__u64 live;   /* established now, those older than Weir included */
+	__u64 retransmitted; /* TCP segments */
 	__u64 resets_sent;
 	__u64 resets_received;
 	__u64 failed[WEIR_FAILURES];
@@ -91,20 +91,20 @@ struct weir_slot {
 /* One live socket, written by the iterators for the views (never for metrics). */
 struct weir_record {
 	__u8 laddr[16];
-	__u8 raddr[16];       /* UDP: the last peer */
-	__u64 socket;         /* kernel address: an identity, not to be shown */
-	__u64 sent_bytes;     /* since Weir looks */
+	__u8 raddr[16];   /* UDP: the last peer */
+	__u64 socket;     /* kernel address: an identity, not to be shown */
+	__u64 sent_bytes; /* since Weir looks */
 	__u64 received_bytes;
-	__u64 born_ns;        /* CLOCK_MONOTONIC; when Weir first saw it */
+	__u64 born_ns; /* CLOCK_MONOTONIC; when Weir first saw it */
 	__u64 cgroup;
 	__u32 netns;
-	__u32 tgid;           /* 0 if not known */
+	__u32 tgid; /* 0 if not known */
 	__u32 slot;
 	__u32 retransmitted;
-	__u32 srtt_us;        /* 0 if not known */
+	__u32 srtt_us; /* 0 if not known */
 	__u16 lport;
 	__u16 rport;
-	__u8 state;           /* TCP_ESTABLISHED..., 0 for UDP */
+	__u8 state; /* TCP_ESTABLISHED..., 0 for UDP */
 	__u8 proto;
 	__u8 family;
 	__u8 role;

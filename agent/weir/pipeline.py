@@ -22,7 +22,7 @@ from weir.health import Health
 from weir.identity.cidrs import Cidrs
 from weir.identity.index import Identity
 from weir.identity.types import Owner
-from weir.kernel import bpf, mounts, side
+from weir.kernel import bpf, side
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
 from weir.views.rows import ConnectionRow, connection_rows
@@ -108,9 +108,7 @@ def unload(name: str) -> bool:
     """Remove every trace of an instance; whether there was any. BusyError while an agent runs."""
     instance, _ = side.ready(name)
     with instance.lock("run"):
-        there = instance.remove()
-    mounts.release()
-    return there
+        return instance.remove()
 
 
 class Writer(threading.Thread):

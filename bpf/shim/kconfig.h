@@ -49,12 +49,16 @@ enum {
 	BPF_F_MMAPABLE = 1024,
 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
-#define BPF_F_INDEX_MASK 0xffffffffULL
+#define BPF_F_INDEX_MASK  0xffffffffULL
 #define BPF_F_CURRENT_CPU BPF_F_INDEX_MASK
 #define BPF_PSEUDO_MAP_FD 1
 
 /* Named by BCC's helpers.h, used by none of Weir's programs. */
-struct bpf_stack_build_id { __s32 status; __u8 build_id[20]; __u64 offset; };
+struct bpf_stack_build_id {
+	__s32 status;
+	__u8 build_id[20];
+	__u64 offset;
+};
 struct bpf_sock_tuple;
 struct bpf_sysctl;
 struct bpf_spin_lock;

@@ -133,7 +133,6 @@ def watching(*netns: Netns, variant: str = "auto", **options: object) -> Iterato
             kernel.close()
     finally:
         instance.remove()
-        side.mounts.release()
 
 
 def nothing_lost(watch: Watch, *allowed: str) -> None:

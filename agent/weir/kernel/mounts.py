@@ -8,6 +8,7 @@ no other program sees a difference.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from weir.errors import PrivilegeError
 
 RUN = Path("/run/weir")
-_BPF_MAGIC_MOUNTS = {"bpf": "bpffs", "cgroup2": "cgroup2", "tracefs": "tracefs"}
+_FOLDERS = {"bpf": "bpffs", "cgroup2": "cgroup2", "tracefs": "tracefs"}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,7 +40,7 @@ def ensure(kind: str) -> Path:
     found = find(kind)
     if found:
         return found
-    point = RUN / "mnt" / _BPF_MAGIC_MOUNTS[kind]
+    point = RUN / "mnt" / _FOLDERS[kind]
     try:
         point.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,16 +60,55 @@ def _usual(kind: str) -> str:
     return {"bpf": "/sys/fs/bpf", "cgroup2": "/sys/fs/cgroup", "tracefs": "/sys/kernel/tracing"}[kind]
 
 
-def release() -> None:
-    """Unmount what :func:`ensure` mounted, where it is not in use; remove the empty folders."""
-    base = RUN / "mnt"
-    for name in _BPF_MAGIC_MOUNTS.values():
-        point = base / name
-        if point.is_dir():
-            _libc.umount2(str(point).encode(), 0)
-            _rmdir(point)
-    _rmdir(base)
-    _rmdir(RUN)
+class Hold:
+    """Says that this process uses Weir's mounts, until it ends; the last one may take them away.
+
+    Pins do not keep a file system mounted: an unmount under another instance would end its counting.
+    """
+
+    def __init__(self) -> None:
+        path = RUN / "lock"
+        while True:
+            try:
+                RUN.mkdir(parents=True, exist_ok=True)
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise PrivilegeError(
+                    f"cannot write {path}: {error.strerror}; run as root with a writable /run"
+                ) from None
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            if _same_file(self._fd, path):
+                return
+            os.close(self._fd)  # the one before us removed it just now
+
+    def release(self) -> None:
+        """Let go; where nobody else holds and nothing is pinned, unmount and remove the folders."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass  # others are there
+        else:
+            self._unmount()
+        os.close(self._fd)
+
+    @staticmethod
+    def _unmount() -> None:
+        base = RUN / "mnt"
+        if not any((base / "bpffs").glob("weir/*")):
+            for name in _FOLDERS.values():
+                _libc.umount2(str(base / name).encode(), 0)
+                _rmdir(base / name)
+        _rmdir(base)
+        if [p.name for p in RUN.iterdir()] == ["lock"]:
+            (RUN / "lock").unlink()
+            _rmdir(RUN)
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.fstat(fd).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _rmdir(path: Path) -> None:

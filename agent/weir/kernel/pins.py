@@ -27,12 +27,15 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 class Instance:
     """One named Weir on this host: its pins under bpffs and its files under ``/run/weir``."""
 
-    def __init__(self, name: str, bpffs: Path, run: Path = mounts.RUN) -> None:
+    def __init__(
+        self, name: str, bpffs: Path, run: Path = mounts.RUN, hold: mounts.Hold | None = None
+    ) -> None:
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"--instance {name!r}: use 1 to 40 letters, digits, '-' and '_' (it names a folder)"
             )
         self.name = name
+        self._hold = hold
         self.home = bpffs / "weir" / name
         self.pins = self.home / f"v{ABI}"
         self.fresh = self.home / f"v{ABI}-new"
@@ -82,7 +85,14 @@ class Instance:
         remove(self.home)
         shutil.rmtree(self.run, ignore_errors=True)
         _rmdir(self.home.parent)
+        self.leave()
         return there
+
+    def leave(self) -> None:
+        """Stop using Weir's mounts; nothing of this object may be used after it."""
+        if self._hold:
+            self._hold.release()
+            self._hold = None
 
     @contextmanager
     def lock(self, who: str) -> Iterator[None]:
@@ -110,6 +120,7 @@ class Instance:
                 if not self.loaded():  # a start that failed leaves nothing
                     Path(file.name).unlink(missing_ok=True)
                     _rmdir(self.run)
+                    self.leave()
 
 
 def _rmdir(folder: Path) -> None:

@@ -30,7 +30,8 @@ def ready(name: str) -> tuple[Instance, Path]:
     """The instance of that name and the cgroup v2 mount point; PrivilegeError when not root."""
     if os.geteuid() != 0:
         raise PrivilegeError("Weir loads BPF programs and must be root: use sudo, or docker run --privileged")
-    return Instance(name, mounts.ensure("bpf")), mounts.ensure("cgroup2")
+    hold = mounts.Hold()
+    return Instance(name, mounts.ensure("bpf"), hold=hold), mounts.ensure("cgroup2")
 
 
 def load(instance: Instance, options: KernelOptions, cgroup2: Path) -> Mapping[str, Any]:
