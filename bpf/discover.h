@@ -95,10 +95,12 @@ static __always_inline void udp_adopt(struct sock *sk, struct owner *o)
 		return;
 	struct udp_sock_state *u = udp_socks.sk_storage_get(sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
-	if (!u || u->born_ns)
+	if (!u || u->owner.tgid)
+		return;
+	u->owner = *o;
+	if (u->born_ns)
 		return;
 	u->born_ns = bpf_ktime_get_ns();
-	u->owner = *o;
 	if (GET(sk, __sk_common.skc_dport) || !(sock_locks(sk) & SOCK_BINDADDR_LOCK))
 		u->role = role_of_old(sk, NULL);
 	else
@@ -106,7 +108,9 @@ static __always_inline void udp_adopt(struct sock *sk, struct owner *o)
 }
 #endif
 
-/* iter/task_file, first: listeners must be known before connections are judged. */
+/* iter/task_file, before anything is attached, since what comes in is judged by who listens, and
+ * once more after it, for what began in between.
+ */
 int find_listeners(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
@@ -129,7 +133,7 @@ int find_listeners(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
-/* iter/task_file, second */
+/* iter/task_file, after attaching */
 int find_connections(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
@@ -143,7 +147,7 @@ int find_connections(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
-/* iter/tcp, third: in the reader's network namespace */
+/* iter/tcp, last: in the reader's network namespace */
 int find_orphans(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;

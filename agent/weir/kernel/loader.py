@@ -14,7 +14,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -104,15 +104,17 @@ class Loader:
         for name in plan.PINNED_MAPS:
             if module.map_fd(name) >= 0:
                 bpf.pin(module.map_fd(name), str(folder / "maps" / name))
+        if iterators:
+            self._discover(module, (plan.LISTENERS,))
         programs = plan.programs(variant, self._options, iterators)
-        self.planes = dict.fromkeys((p.plane for p in programs), "")
+        self.planes |= dict.fromkeys((p.plane for p in programs), "")
         for program in programs:
             self._install(module, program, folder)
         if self.planes.get("tcp") and self.planes.get("udp", "down"):
             name = next(iter(self.refused))
             raise LoadError(f"no plane could be loaded: {self.refused[name]}", name, self.log.get(name, ""))
         if iterators:
-            self._discover(module)
+            self._discover(module, plan.DISCOVERY)
         bpf.map_update(module.map_fd("settled"), _u32(0), struct.pack("<Q", 1))
         facts = {
             "digest": self._options.digest(), "variant": variant, "planes": self.planes,
@@ -191,9 +193,9 @@ class Loader:
             return "\n".join(str(error.filename or "").splitlines()[-20:])
         return ""
 
-    def _discover(self, module: Module) -> None:
+    def _discover(self, module: Module, programs: Iterable[Program]) -> None:
         """Find the sockets that were there before (bpf/discover.h)."""
-        for program in plan.DISCOVERY:
+        for program in programs:
             try:
                 fd = self._load(module, program)
                 link = bpf.link_iterator(fd)

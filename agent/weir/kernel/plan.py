@@ -66,9 +66,11 @@ _UDP = (
     Program("udp_egress", "cgroup", ("egress",), "udp"),
 )
 _RETIRE = (Program("slot_fold", "run", ("raw_tp",), "retire"),)
-#: Run once by the loader, in this order, then dropped.
+#: Run by the loader before anything is attached: who listens.
+LISTENERS = Program("find_listeners", "iter", ("task_file",), "discovery")
+#: Run once by the loader after attaching, in this order, then dropped.
 DISCOVERY = (
-    Program("find_listeners", "iter", ("task_file",), "discovery"),
+    LISTENERS,
     Program("find_connections", "iter", ("task_file",), "discovery"),
     Program("find_orphans", "iter", ("tcp",), "discovery", needed=False),
 )

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a benchmark gives back, and how figures are written."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.kernel.peers.netns import Netns
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One row of the budget table; ``met`` None: could not be told. ``note``: what would meet it, or why."""
+
+    what: str
+    budget: str
+    figure: str
+    met: bool | None
+    note: str = ""
+
+
+@dataclass
+class Section:
+    """One chapter of docs/benchmarks.md in Markdown."""
+
+    title: str
+    lines: list[str] = field(default_factory=list)
+    budgets: list[Budget] = field(default_factory=list)
+
+    def text(self, *lines: str) -> None:
+        """Add a paragraph."""
+        self.lines += [" ".join(lines), ""]
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Add a table; all columns but the first are figures."""
+        self.lines.append("| " + " | ".join(head) + " |")
+        self.lines.append("|---" + "|---:" * (len(head) - 1) + "|")
+        self.lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+        self.lines.append("")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every benchmark is given: a namespace to work in, one for the agent's own traffic, sizes."""
+
+    quick: bool
+    netns: Netns
+    agent_netns: Netns
+    cache: Path
+
+    def size(self, full: int, quick: int) -> int:
+        """A size that depends on how thorough the run is."""
+        return quick if self.quick else full
+
+
+def spread(values: Sequence[float], form: str = "{:.1f}") -> str:
+    """``median (least to most)``."""
+    low, middle, high = (form.format(v) for v in (min(values), statistics.median(values), max(values)))
+    return f"{middle} ({low} to {high})"
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Bounds of the median by order statistics, at least at ``confidence`` where there are enough values."""
+    ordered, n = sorted(values), len(values)
+    outside, k = 0.0, 0  # the k least and k most are left out
+    ways = 1
+    while k < n // 2:
+        outside += 2 * ways / 2**n
+        if outside > 1 - confidence:
+            break
+        k += 1
+        ways = ways * (n - k + 1) // k
+    k = max(k - 1, 0)
+    return ordered[k], ordered[n - 1 - k]
+
+
+def verdict(met: bool | None) -> str:
+    """A word for the table."""
+    return {True: "met", False: "**not met**", None: "not settled"}[met]
