@@ -16,9 +16,8 @@ from pathlib import Path
 from tests.bench import spaces
 from tests.bench.figures import Bench
 from tests.kernel.peers.netns import Netns
-from weir.kernel import bpf, mounts, side
+from weir.kernel import bpf, side
 from weir.kernel.options import KernelOptions, default_folds
-from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
 from weir.kernel.stats import ProgramStats
 
@@ -91,7 +90,6 @@ def running(bench: Bench, *options: str, instance: str = "", interval: float = 1
 def unload(instance: str) -> None:
     """Remove every trace of an instance."""
     side.ready(instance)[0].remove()
-    mounts.release()
 
 
 @contextlib.contextmanager
@@ -109,7 +107,6 @@ def loaded(**options: object) -> Iterator[KernelSide]:
             kernel.close()
     finally:
         instance.remove()
-        mounts.release()
 
 
 def kernel_options(**options: object) -> KernelOptions:
@@ -131,8 +128,3 @@ def gained(before: tuple[ProgramStats, ...], after: tuple[ProgramStats, ...]) ->
     """Program -> (ns, runs) between two readings."""
     old = {p.name: p for p in before}
     return {p.name: (p.run_ns - old[p.name].run_ns, p.runs - old[p.name].runs) for p in after}
-
-
-def instance_of(name: str) -> Instance:
-    """The instance of that name."""
-    return side.ready(name)[0]

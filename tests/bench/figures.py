@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,17 +64,10 @@ def spread(values: Sequence[float], form: str = "{:.1f}") -> str:
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Bounds of the median by order statistics, at least at ``confidence`` where there are enough values."""
-    ordered, n = sorted(values), len(values)
-    outside, k = 0.0, 0  # the k least and k most are left out
-    ways = 1
-    while k < n // 2:
-        outside += 2 * ways / 2**n
-        if outside > 1 - confidence:
-            break
+    """Bounds that hold the median with this confidence (order statistics); all values if they are few."""
+    ordered, n, k = sorted(values), len(values), 0
+    while 2 * sum(math.comb(n, i) for i in range(k + 2)) / 2**n <= 1 - confidence:
         k += 1
-        ways = ways * (n - k + 1) // k
-    k = max(k - 1, 0)
     return ordered[k], ordered[n - 1 - k]
 
 

@@ -127,7 +127,6 @@ def sweep() -> None:
     cgroup2 = mounts.find("cgroup2")
     for folder in _dead(cgroup2) if cgroup2 else ():
         (cgroup2 / folder).rmdir()  # type: ignore[operator]
-    mounts.release()
 
 
 def _dead(folder: Path) -> list[str]:

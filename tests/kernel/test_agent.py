@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPException
 
 import pytest
 
@@ -160,7 +161,7 @@ class _scraping:  # noqa: N801 used as a context manager only
         while True:
             try:
                 self._rising.see(self._agent.page())
-            except (OSError, ValueError):
+            except (OSError, HTTPException):
                 return  # the agent was stopped
             except BaseException as error:  # noqa: BLE001 shown where the test is
                 self._error = error
