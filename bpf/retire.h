@@ -35,8 +35,7 @@ int slot_fold(struct bpf_raw_tracepoint_args *ctx)
 	for (u32 i = 0; i < COUNTERS; i++) {
 		if (i >= FIRST_COUNTER && target && source[i])
 			__sync_fetch_and_add(&target[i], source[i]);
-		ONCE(source[i]) =
-			0; /* volatile: a loop of plain stores becomes memset, which BPF lacks */
+		ONCE(source[i]) = 0; /* else clang makes it a memset, which BPF lacks */
 	}
 	f->generation = generation + 1; /* and the state is WEIR_FREE, 0 */
 	if (from)

@@ -23,8 +23,10 @@ from weir.identity.cidrs import Cidrs
 from weir.identity.index import Identity
 from weir.identity.types import Owner
 from weir.kernel import bpf, side
+from weir.kernel.options import KernelOptions
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
+from weir.metrics import check_labels
 from weir.views.rows import ConnectionRow, connection_rows
 
 _log = logging.getLogger("weir.pipeline")
@@ -82,17 +84,23 @@ def opened(settings: Settings, temporary: bool = False) -> Iterator[Pipeline]:
 
 
 def ensure_loaded(instance: Instance, settings: Settings, cgroup2: Path) -> None:
-    """Load unless the same programs with the same options are pinned already."""
+    """Load unless the same programs with the same options are pinned already. ConfigError before that."""
+    Cidrs(settings.cidr)
+    check_labels(settings.labels)
     options = settings.kernel(cgroup2)
-    facts = instance.facts()
-    if instance.loaded() and facts.get("digest") == options.digest():
-        _log.info("using the pinned kernel side", extra={"fields": {"instance": instance.name}})
-        return
-    if instance.loaded():
-        _log.warning(
-            "options or programs changed: the kernel side is replaced, counters start again",
-            extra={"fields": {"instance": instance.name}},
-        )
+    fields = {"fields": {"instance": instance.name}}
+    if instance.loaded() and instance.facts().get("digest") == options.digest():
+        _log.info("using the pinned kernel side", extra=fields)
+    else:
+        if instance.home.exists():
+            why = "options or programs changed" if instance.loaded() else "what is pinned is not whole"
+            _log.warning("%s: the kernel side is replaced, counters start again", why, extra=fields)
+        _load(instance, options, cgroup2)
+    if others := instance.drop_others():
+        _log.warning("pins of another version of Weir removed: %s", ", ".join(others), extra=fields)
+
+
+def _load(instance: Instance, options: KernelOptions, cgroup2: Path) -> None:
     started = time.monotonic()
     facts = side.load(instance, options, cgroup2)
     _log.info(

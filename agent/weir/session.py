@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -26,10 +26,17 @@ class LocalSource:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self._losses: Mapping[str, int] = {}
 
     def edges(self) -> list[EdgeRow]:
         """Pairs now."""
-        return edge_rows(self._pipeline.step())
+        snapshot = self._pipeline.step()
+        self._losses = snapshot.losses()
+        return edge_rows(snapshot)
+
+    def losses(self) -> Mapping[str, int]:
+        """What the kernel side could not count."""
+        return self._losses
 
     def connections(self) -> list[ConnectionRow]:
         """Live sockets now."""

@@ -22,7 +22,6 @@ from weir.kernel.side import KernelSide
 from weir.kernel.stats import ProgramStats
 
 _PORT = 10435
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Agent:
@@ -57,10 +56,9 @@ class Agent:
         raise TimeoutError("weir run is not ready")
 
     def cpu(self) -> float:
-        """CPU seconds so far, children not included."""
-        text = Path(f"/proc/{self._child.pid}/stat").read_text(encoding="ascii")
-        user, system = text.rsplit(")", 1)[1].split()[11:13]
-        return (int(user) + int(system)) / _TICKS
+        """CPU seconds of all its threads so far; children not included."""
+        tasks = Path(f"/proc/{self._child.pid}/task").iterdir()
+        return sum(int((t / "schedstat").read_text(encoding="ascii").split()[0]) for t in tasks) / 1e9
 
     def memory(self) -> dict[str, float]:
         """MB (10^6 bytes) resident, by the names of proc(5): VmRSS, RssAnon, RssFile, RssShmem, VmHWM."""

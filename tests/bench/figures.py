@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.bench.quiet import Meter
 from tests.kernel.peers.netns import Netns
 
 
@@ -45,12 +46,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Bench:
-    """What every benchmark is given: a namespace to work in, one for the agent's own traffic, sizes."""
+    """What every benchmark is given: namespaces to work in and for the agent's own traffic."""
 
     quick: bool
     netns: Netns
     agent_netns: Netns
     cache: Path
+    meter: Meter
 
     def size(self, full: int, quick: int) -> int:
         """A size that depends on how thorough the run is."""

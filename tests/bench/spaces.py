@@ -59,18 +59,25 @@ def make_cgroup() -> Iterator[Path]:
                 break
 
 
-def socket_in(netns: Netns) -> socket.socket:
-    """A TCP socket of that namespace; the calling thread stays where it is."""
+@contextlib.contextmanager
+def entered(netns: Netns) -> Iterator[None]:
+    """The calling thread is in that namespace; sockets made here stay there."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(netns.path, os.O_RDONLY)
     try:
         if _libc.setns(there, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), f"cannot enter {netns.name}")
-        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        yield
     finally:
         _libc.setns(home, _CLONE_NEWNET)
         os.close(there)
         os.close(home)
+
+
+def socket_in(netns: Netns) -> socket.socket:
+    """A TCP socket of that namespace."""
+    with entered(netns):
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
 
 def environment(cache: Path) -> dict[str, str]:

@@ -88,6 +88,14 @@ class Page:
         return {dict(has)[wanted] for n, has in self.samples if n == name and given <= has}
 
 
+def both(page: Page, name: str, port: int) -> tuple[int, int]:
+    """What the source and what the destination reported for a service port."""
+    return (
+        page.sum(name, reporter="source", destination_port=port),
+        page.sum(name, reporter="destination", destination_port=port),
+    )
+
+
 @dataclass
 class Rising:
     """Scrapes one after the other: no counter of a pair may go down while its series is there."""

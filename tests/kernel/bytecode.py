@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a loaded BPF program can return and do, read from its instructions (Documentation/bpf/standardization).
+"""What a loaded BPF program can return and do, read from its instructions (RFC 9669).
 
 A small abstract interpretation: each register and stack slot is a known number, the context, or anything.
 Branches are all taken, so what is found to hold, holds on every path.
@@ -33,7 +33,7 @@ class State:
 
     def put(self, register: int, value: Value) -> State:
         """With another value in a register."""
-        registers = self.registers[:register] + (value,) + self.registers[register + 1 :]
+        registers = (*self.registers[:register], value, *self.registers[register + 1 :])
         return State(registers, self.stack)
 
     def store(self, offset: int, value: Value) -> State:
@@ -75,8 +75,8 @@ def analyse(code: bytes) -> Finding:
             calls.add(immediate)
         if op & 7 in (_ST, _STX) and joined.registers[registers & 15] == CONTEXT:
             writes = True
-        for target in _next(at, op, offset, immediate):
-            work.append((target, _step(joined, op, registers, offset, immediate)))
+        after = _step(joined, op, registers, offset, immediate)
+        work += [(target, after) for target in _next(at, op, offset, immediate)]
     return Finding(frozenset(returns), frozenset(calls), writes)
 
 
@@ -119,7 +119,8 @@ def _step(state: State, op: int, registers: int, offset: int, immediate: int) ->
 
 def kernel_functions(kallsyms: Path = Path("/proc/kallsyms")) -> tuple[int, dict[int, str]]:
     """Address of ``__bpf_call_base`` (calls are relative to it), and names by address."""
-    base, names = 0, {}
+    base = 0
+    names: dict[int, str] = {}
     with kallsyms.open(encoding="ascii") as lines:
         for line in lines:
             address, _, name = line.split()[:3]

@@ -12,27 +12,20 @@ from http.client import HTTPException
 
 import pytest
 
-from tests.kernel.agents import Agent, Page, Rising, own_instance, weir
+from tests.kernel.agents import Agent, Rising, both, own_instance, weir
 from tests.kernel.peers.netns import Netns, Wire
 from tests.kernel.peers.process import FAMILIES, Peer
 from tests.kernel.peers.tcp import Link, tcp_pair
 from tests.kernel.peers.udp import udp_pair
 
 SENT, RECEIVED = "weir_tcp_sent_bytes_total", "weir_tcp_received_bytes_total"
+CLOSED = "weir_tcp_connections_closed_total"
 
 
 @pytest.fixture
 def instance() -> Iterator[str]:
     with own_instance() as name:
         yield name
-
-
-def both(page: Page, name: str, port: int) -> tuple[int, int]:
-    """What the source and what the destination reported for a service port."""
-    return (
-        page.sum(name, reporter="source", destination_port=port),
-        page.sum(name, reporter="destination", destination_port=port),
-    )
 
 
 def test_pages_of_a_running_agent(instance: str, wire: Wire) -> None:
@@ -46,7 +39,7 @@ def test_pages_of_a_running_agent(instance: str, wire: Wire) -> None:
             talk = udp.run("sendmmsg", 97, 211, reply=13)
             assert talk.client.sent == 97 * 211
             link.now()
-            page = agent.page_when(lambda p: both(p, "weir_tcp_connections_closed_total", pair.port) == (23, 23))
+            page = agent.page_when(lambda p: both(p, CLOSED, pair.port) == (23, 23))
             assert both(page, SENT, pair.port) == (23 * 1009 + 101,) * 2
             assert both(page, RECEIVED, pair.port) == (23 * 503,) * 2
             assert both(page, "weir_tcp_connections_opened_total", pair.port) == (24, 24)
@@ -61,7 +54,7 @@ def test_pages_of_a_running_agent(instance: str, wire: Wire) -> None:
             assert live["total"] >= 2
             link.close()
         assert agent.terminate() == 0
-        assert "msg=\"stopped; " in agent.log[-1]
+        assert 'msg="stopped; ' in agent.log[-1]
         assert [line for line in agent.log if " level=info " not in line] == []
 
 
@@ -112,7 +105,8 @@ class Street:
     def visit(self, house: int, size: int, *, stay: bool = False) -> Link:
         """One connection with ``size`` bytes; it is closed unless it is to ``stay``."""
         self._server.post("accept", listener=self._listeners[house])
-        number = self._client.ask("connect", family=FAMILIES["v4"], address=self._address(house), port=self.PORT)
+        where = {"family": FAMILIES["v4"], "address": self._address(house), "port": self.PORT}
+        number = self._client.ask("connect", **where)
         link = Link(
             {"client": self._client, "server": self._server},
             {"client": number["id"], "server": self._server.answer()["id"]},
@@ -179,9 +173,8 @@ class _scraping:  # noqa: N801 used as a context manager only
 
 def test_a_second_agent_of_an_instance_is_refused(instance: str, netns: Netns) -> None:
     with Agent(instance, (netns,)).ready() as agent:
-        for arguments in (
-            ("run", "--listen", "127.0.0.1:0", "--netns", netns.name), ("load", "--netns", netns.name), ("unload",),
-        ):  # fmt: skip
+        scope = ("--netns", netns.name)
+        for arguments in (("run", "--listen", "127.0.0.1:0", *scope), ("load", *scope), ("unload",)):
             done = weir(*arguments, "--instance", instance)
             assert done.returncode == 5
             assert done.stderr.splitlines()[-1:] == done.stderr.splitlines()
@@ -191,14 +184,18 @@ def test_a_second_agent_of_an_instance_is_refused(instance: str, netns: Netns) -
 
 
 def test_two_instances_count_side_by_side(instance: str, wire: Wire) -> None:
-    with own_instance() as other, Agent(instance, (wire.client,)).ready() as one:
-        with Agent(other, (wire.client, wire.server), "--tcp", "tracepoint").ready() as two:
-            with tcp_pair(wire.client, wire.server) as pair:
-                pair.run("send", 100_003, reply=1009)
-            for agent, sent in ((one, (100_003, 0)), (two, (100_003, 100_003))):
-                page = agent.page_when(lambda p, sent=sent: both(p, SENT, pair.port) == sent)  # type: ignore[misc]
-                assert both(page, SENT, pair.port) == sent
-                assert page.sum(RECEIVED, reporter="source", destination_port=pair.port) == 1009
+    with (
+        own_instance() as other,
+        Agent(instance, (wire.client,)).ready() as one,
+        Agent(other, (wire.client, wire.server), "--tcp", "tracepoint").ready() as two,
+    ):
+        with tcp_pair(wire.client, wire.server) as pair:
+            pair.run("send", 100_003, reply=1009)
+        for agent, sent in ((one, (100_003, 0)), (two, (100_003, 100_003))):
+            page = agent.page_when(lambda p, sent=sent: both(p, SENT, pair.port) == sent)  # type: ignore[misc]
+            assert both(page, SENT, pair.port) == sent
+            assert page.sum(RECEIVED, reporter="source", destination_port=pair.port) == 1009
+        two.kill()
     with tcp_pair(wire.client, wire.server) as pair:  # the other one's end was not ours
         pair.run("send", 1009)
         with Agent(instance, (wire.client,)).ready() as again:

@@ -178,12 +178,12 @@ def test_scope_by_port(variant: str) -> None:
         make_wire() as wire,
         tcp_pair(wire.client, wire.server) as pair,
         tcp_pair(wire.client, wire.server) as other,
+        watching(wire.client, wire.server, variant=variant, ports=(pair.port,)) as watch,
     ):
-        with watching(wire.client, wire.server, variant=variant, ports=(pair.port,)) as watch:
-            pair.run("send", 1009)
-            other.run("send", 23)
-            assert watch.tcp(None, SOURCE).payload == (1009, 0)
-            assert {int(p) for p in watch.drain().slots["key"]["port"]} == {pair.port}
+        pair.run("send", 1009)
+        other.run("send", 23)
+        assert watch.tcp(None, SOURCE).payload == (1009, 0)
+        assert {int(p) for p in watch.drain().slots["key"]["port"]} == {pair.port}
 
 
 @variants
@@ -219,18 +219,21 @@ def test_slots_run_out() -> None:
 
 def test_connection_table_is_bounded() -> None:
     """What the table cannot hold is counted when it closes: nothing is lost but the time."""
-    with make_wire() as wire, watching(wire.client, wire.server, connections=64) as watch:
-        with tcp_pair(wire.client, wire.server) as pair:
-            links = [pair.open() for _ in range(53)]
-            for link in links:
-                link.move(23)
-            assert watch.drain().events["connection_limit"] > 0
-            for link in links:
-                link.close()
-            watch.until(lambda: watch.tcp(wire.server, DESTINATION, pair.port).closed == 53)
-            client, server = watch.ends(wire.client, wire.server, pair.port)
-            assert (client.payload, server.payload) == ((53 * 23, 0), (0, 53 * 23))
-            assert watch.drain().events["untracked"] > 0
+    with (
+        make_wire() as wire,
+        watching(wire.client, wire.server, connections=64) as watch,
+        tcp_pair(wire.client, wire.server) as pair,
+    ):
+        links = [pair.open() for _ in range(53)]
+        for link in links:
+            link.move(23)
+        assert watch.drain().events["connection_limit"] > 0
+        for link in links:
+            link.close()
+        watch.until(lambda: watch.tcp(wire.server, DESTINATION, pair.port).closed == 53)
+        client, server = watch.ends(wire.client, wire.server, pair.port)
+        assert (client.payload, server.payload) == ((53 * 23, 0), (0, 53 * 23))
+        assert watch.drain().events["untracked"] > 0
 
 
 def test_nothing_is_left() -> None:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import pytest
 
 from tests.kernel.bytecode import analyse, kernel_functions
+from tests.kernel.peers.netns import Netns
 from tests.kernel.watch import Watch, watching
 from weir.kernel import bpf
 
@@ -26,7 +28,7 @@ _CGROUP = (bpf.CGROUP_SKB, bpf.CGROUP_SOCK)
 
 
 @pytest.fixture(params=["storage", "tracepoint"])
-def watch(request: pytest.FixtureRequest, netns) -> Watch:  # type: ignore[no-untyped-def, misc]
+def watch(request: pytest.FixtureRequest, netns: Netns) -> Iterator[Watch]:
     with watching(netns, variant=request.param) as made:
         yield made
 

@@ -174,10 +174,10 @@ def test_reuse_of_socket_memory(watch: Watch, road: Wire) -> None:
 def test_a_socket_that_connects_again() -> None:
     """connect to AF_UNSPEC (tcp_disconnect) puts the kernel's counters back to 0 on one and the same socket."""
     script = """
-import socket, struct
+import ctypes, socket, struct
+libc = ctypes.CDLL(None)
 server = socket.create_server(("127.0.0.1", 0)); port = server.getsockname()[1]
 s = socket.socket()
-import ctypes; libc = ctypes.CDLL(None)
 for size in (1009, 23, 4001):
     s.connect(("127.0.0.1", port)); peer, _ = server.accept(); s.sendall(b"x" * size)
     got = 0

@@ -98,7 +98,7 @@ def test_larger_than_the_mtu(watch: Watch, road: Wire, family: str) -> None:
 
 @pytest.mark.parametrize("family", GROUPS)
 def test_multicast(watch: Watch, road: Wire, family: str) -> None:
-    """Sent once although it loops back; received once by each of three sockets, two of them with the sender."""
+    """Sent once although it loops back; received once by each of two sockets, one of them near the sender."""
     with Peer(road.client) as sender, Peer(road.client) as near, Peer(road.server) as far:
         ends = multicast(sender, [near, far], family, count=29, size=307)
         port = ends[1].local[1]

@@ -160,7 +160,7 @@ def test_openmetrics_when_asked(tmp_path: Path) -> None:
     page = b"".join(pieces).decode()
     assert kind.startswith("application/openmetrics-text; version=1.0.0")
     assert page.endswith("# EOF\n")
-    names = {family.name for family in text_string_to_metric_families(page)}  # type: ignore[no-untyped-call]
+    names = {family.name for family in text_string_to_metric_families(page)}
     assert "weir_tcp_rtt_seconds" in names
 
 

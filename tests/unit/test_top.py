@@ -18,7 +18,6 @@ from weir.views.rows import ConnectionRow, EdgeRow
 from weir.views.top import SHOWN, HelpScreen, TopApp, run_top
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
-Test = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Made:
@@ -95,6 +94,9 @@ class Screen:
     def line(self, name: str) -> str:
         return str(self.app.screen_stack[0].query_one(f"#{name}", Static).render())
 
+    def helping(self) -> bool:
+        return isinstance(self.app.screen, HelpScreen)
+
     def under_cursor(self) -> str:
         return self.column("NAME")[self.grid.cursor_row]
 
@@ -115,7 +117,7 @@ def on_screen(
         def sync() -> None:
             asyncio.run(run())
 
-        del sync.__wrapped__  # type: ignore[attr-defined]  # or pytest looks for its arguments
+        del sync.__wrapped__  # or pytest looks for its arguments
         return sync
 
     return wrap
@@ -254,13 +256,13 @@ async def test_a_bad_filter_says_why_and_waits_to_be_mended(screen: Screen, sour
 @on_screen()
 async def test_help(screen: Screen, source: Made) -> None:
     await screen.press("question_mark")
-    assert isinstance(screen.app.screen, HelpScreen)
+    assert screen.helping()
     source.pairs = []
     await screen.tick()  # goes on behind it
     await screen.press("down")
-    assert isinstance(screen.app.screen, HelpScreen)
+    assert screen.helping()
     await screen.press("x", "x")
-    assert not isinstance(screen.app.screen, HelpScreen)
+    assert not screen.helping()
     assert screen.grid.row_count == 0
 
 
@@ -333,7 +335,7 @@ def test_it_reads_by_itself_every_interval() -> None:
 @pytest.mark.parametrize(
     "options", [{"what": "pairs"}, {"sort": "size"}, {"filter_text": "port:x"}], ids=lambda o: next(iter(o))
 )
-def test_what_cannot_be(options: dict[str, str]) -> None:
+def test_what_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         TopApp(Made(), 1.0, **options)
 

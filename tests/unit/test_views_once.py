@@ -12,6 +12,9 @@ from tests.unit.test_views_rows import connection, edge
 from weir.errors import ConfigError
 from weir.views.once import print_once
 from weir.views.rows import ConnectionRow, EdgeRow
+from weir.views.service_names import ServiceNames
+
+SERVICES = ServiceNames(lookup=lambda port, _: {443: "https", 6379: "redis"}.get(port, ""))
 
 
 class Script:
@@ -48,7 +51,7 @@ class Script:
     ) -> str:  # fmt: skip
         target: TextIO = out or io.StringIO()
         print_once(self, what, sort, filter_text, limit, as_json, interval, target,
-                   self.clock, self.sleep, lambda: 1_700_000_000.5)  # fmt: skip
+                   self.clock, self.sleep, lambda: 1_700_000_000.5, SERVICES)  # fmt: skip
         return target.getvalue() if isinstance(target, io.StringIO) else ""
 
 
@@ -67,9 +70,9 @@ def two_samples() -> Script:
 
 
 GOLDEN = """\
-NAME  PROCESS          PID LOCAL       REMOTE        PEER     SERVICE    PROT  LIVE   TX/s▾    RX/s▾      TX      RX     RTT  RETR
-curl  curl                 2001:db8::1 → 2001:db8::9 external 443 https  tcp      0    50 B 25.0 MB   100 B 50.0 MB       -     3
-redis redis-server       9 10.0.0.1    ← 10.0.0.0/24 external 6379 redis tcp     12 2.00 MB 1.00 kB 4.00 MB 2.00 kB 81.5 µs     0
+NAME  PROCESS       PID LOCAL       REMOTE        PEER     SERVICE    PROT   LIVE   TX/s▾   RX/s▾      TX      RX     RTT  RETR
+curl  curl              2001:db8::1 → 2001:db8::9 external 443 https  tcp       0    50 B 25.0 MB   100 B 50.0 MB       -     3
+redis redis-server    9 10.0.0.1    ← 10.0.0.0/24 external 6379 redis tcp      12 2.00 MB 1.00 kB 4.00 MB 2.00 kB 81.5 µs     0
 """  # noqa: E501
 
 

@@ -30,9 +30,9 @@ def test_the_same_snapshot_twice_keeps_the_rates() -> None:
     rates = Rates()
     rates.update([edge(age_seconds=10.0)], 0.0)
     first = rates.update([edge(sent_bytes=500, age_seconds=15.0)], 1.0)
-    assert rates.fresh
+    fresh = [rates.fresh]
     second = rates.update([edge(sent_bytes=500, age_seconds=15.0)], 2.0)
-    assert not rates.fresh
+    assert [*fresh, rates.fresh] == [True, False]
     assert first[0].tx == second[0].tx == 100.0
 
 

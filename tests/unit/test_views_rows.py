@@ -141,7 +141,7 @@ def test_a_connection_id_never_shows_nor_depends_on_the_kernel_address() -> None
 
 
 def test_a_udp_socket_keeps_its_id_when_its_peer_changes() -> None:
-    udp = {"proto": UDP, "state": 0, "born_ns": 1}
+    udp: dict[str, Any] = {"proto": UDP, "state": 0, "born_ns": 1}
     one, other = connections_of(record(remote="10.0.0.2", **udp), record(remote="10.0.0.3", **udp))
     assert one.id == other.id
     assert one.state == ""

@@ -7,12 +7,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.synthetic import drain, identity, slot
 from tests.unit.test_views_rows import connection, edge
+from weir.aggregate import Aggregator, Snapshot
 from weir.errors import WeirError
+from weir.export.prometheus import Exposition
+from weir.export.server import Server
+from weir.health import Health
+from weir.views.rows import edge_rows
 from weir.views.source import ApiSource, Lossy
 
 
@@ -108,3 +115,24 @@ def test_a_silent_agent_is_given_up() -> None:
 def test_addresses_that_cannot_be(url: str) -> None:
     with pytest.raises(WeirError, match="an address such as"):
         ApiSource(url)
+
+
+def test_against_the_real_server(tmp_path: Path) -> None:
+    health: Health[Snapshot] = Health(5.0)
+
+    def rows() -> list[dict[str, Any]]:
+        assert health.snapshot is not None
+        return [row.to_json() for row in edge_rows(health.snapshot)]
+
+    server = Server("127.0.0.1:0", health, Exposition(health, "1"), rows, list)
+    server.start()
+    try:
+        host, port = server.address
+        source = ApiSource(f"http://{host}:{port}")
+        with pytest.raises(WeirError, match=r"HTTP 503"):
+            source.edges()
+        health.publish(Aggregator(identity(tmp_path)).update(drain({1: slot(sent_bytes=23_000)})))
+        assert [(row.process, row.sent_bytes) for row in source.edges()] == [("curl", 23_000)]
+        assert source.connections() == []
+    finally:
+        server.stop()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from weir.flows.types import MapFill, ProgramStats
 from weir.identity.types import Ends
-from weir.kernel.layout import Array
+from weir.kernel.layout import LOSSES, Array
 from weir.metrics import COLUMN
 
 U64 = NDArray[np.uint64]
@@ -56,6 +56,10 @@ class Snapshot:
     edges: Array
     slots: NDArray[np.intp]
     owners: tuple[Ends, ...]
+
+    def losses(self) -> dict[str, int]:
+        """Kernel events by which something is missing from the figures, those that happened."""
+        return {name: n for name, n in self.agent.events.items() if n and name in LOSSES}
 
     def column(self, name: str) -> U64:
         """One column of ``values`` by its name in metrics.COLUMN, shape (pairs,)."""

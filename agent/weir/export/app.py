@@ -122,14 +122,21 @@ class App:
         ]
         if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
             return _json(400, {"error": f"limit={asked}: a whole number is needed"})
-        if problem := self._health.unready():
-            return _json(503, {"error": problem})
+        snapshot = self._health.snapshot
+        if snapshot is None:
+            return _json(503, {"error": self._health.unready()})
         try:
             found = rows()
             limit = int(asked)
             return _json(
                 200,
-                {name: list(found[:limit]), "total": len(found), "truncated": len(found) > limit},
+                {
+                    name: list(found[:limit]),
+                    "total": len(found),
+                    "truncated": len(found) > limit,
+                    "losses": snapshot.losses(),
+                    "time": snapshot.wall,
+                },
             )
         except Exception:  # noqa: BLE001 one page's failure must not end the server's thread
             _log.exception("/api/v1/%s failed", name)

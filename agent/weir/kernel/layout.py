@@ -30,6 +30,15 @@ EVENTS = (
     "udp_failed",
     "connection_limit",
 )
+#: Events by which something is missing from the figures, or has lost its owner.
+LOSSES = (
+    "slot_overflow",
+    "storage_failed",
+    "listener_full",
+    "packet_unreadable",
+    "udp_failed",
+    "connection_limit",
+)
 BUCKETS = 96
 #: Microseconds of one histogram unit (the first four buckets are this wide).
 UNIT_US = 4

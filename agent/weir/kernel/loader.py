@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The short-lived process that compiles, loads, attaches, pins and exits (the only user of bcc).
 
-``python -m weir.kernel.loader INSTANCE BPFFS CGROUP2`` reads :class:`KernelOptions` as JSON from
-standard input and prints one JSON object: what was loaded, or an error with the exit code for it.
+``python -m weir.kernel.loader INSTANCE BPFFS CGROUP2 PARENT`` reads :class:`KernelOptions` as JSON
+from standard input and prints one JSON object: what was loaded, or an error with the exit code for it.
+It ends with its parent (a process id), so that it is never in the way of the next one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import struct
 import sys
 import tempfile
@@ -24,7 +27,7 @@ from weir.kernel import attach, bpf, headers, layout, netns, plan, sources
 from weir.kernel.btf import FUNC, TYPEDEF, Btf
 from weir.kernel.features import Features
 from weir.kernel.options import KernelOptions, fold_prefix
-from weir.kernel.pins import Instance
+from weir.kernel.pins import HEADERS, Instance
 from weir.kernel.plan import Program
 
 _FLAGS = ["-Wno-everything", "-fms-extensions"]
@@ -33,8 +36,10 @@ _FLAGS = ["-Wno-everything", "-fms-extensions"]
 class Module:
     """The compiled programs and their maps."""
 
-    def __init__(self, types: Btf, variant: str, options: KernelOptions, iterators: bool) -> None:
-        with tempfile.TemporaryDirectory(prefix="weir-headers-") as tree:
+    def __init__(
+        self, types: Btf, variant: str, options: KernelOptions, iterators: bool, scratch: Path
+    ) -> None:
+        with tempfile.TemporaryDirectory(prefix=HEADERS, dir=scratch) as tree:
             os.environ["BCC_KERNEL_SOURCE"] = tree
             from bcc import BPF, lib  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
@@ -60,8 +65,6 @@ class Module:
 
     def code(self, name: str) -> bytes:
         """A program's instructions."""
-        import ctypes
-
         start = self._lib.bpf_function_start(self._bpf.module, name.encode())
         size = self._lib.bpf_function_size(self._bpf.module, name.encode())
         return ctypes.string_at(start, size) if start else b""
@@ -97,7 +100,7 @@ class Loader:
         iterators = self._features.iterators
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-        module = Module(self._types, variant, self._options, iterators)
+        module = Module(self._types, variant, self._options, iterators, self._instance.run)
         compiled = time.monotonic()
         self._fill(module)
         folder = self._instance.prepare()
@@ -215,8 +218,16 @@ def _u32(value: int) -> bytes:
     return struct.pack("<I", value)
 
 
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)  # it ended before that
+
+
 def main(argv: list[str]) -> int:
     """Entry point of the process; see the module's docstring."""
+    _end_with(int(argv[3]))
     instance = Instance(argv[0], Path(argv[1]))
     try:
         options = KernelOptions.from_json(sys.stdin.read())

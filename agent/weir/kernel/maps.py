@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from weir.kernel import bpf
-from weir.kernel.layout import EVENTS, FREE, RETIRING, SLOT, Array
+from weir.kernel.layout import EVENTS, RETIRING, SLOT, Array
 
 
 class Slots:
@@ -23,22 +23,10 @@ class Slots:
     def __init__(self, fd: int, count: int) -> None:
         self._map = mmap.mmap(fd, _pages(count * SLOT.itemsize), mmap.MAP_SHARED)
         self.view: Array = np.frombuffer(self._map, dtype=SLOT, count=count)
-        self._high = 1
 
     def used(self) -> Array:
-        """Indexes of rows to drain: those in use, and slot 0 once it counted anything.
-
-        Only rows up to a high-water mark are looked at: free slots are handed out lowest first,
-        so rows (and memory) beyond it were never touched.
-        """
-        while self._high < len(self.view) and self.view["state"][self._high] != FREE:
-            self._high = min(len(self.view), 2 * self._high)
-        # one stretch further, since slots come back in any order
-        self._high = min(len(self.view), max(self._high, 256))
-        found = np.flatnonzero(self.view["state"][: self._high])
-        if len(found) and found[-1] > self._high // 2:
-            self._high = min(len(self.view), self._high * 2)
-            found = np.flatnonzero(self.view["state"][: self._high])
+        """Indexes of rows to drain: those in use, and slot 0 once it counted anything."""
+        found = np.flatnonzero(self.view["state"])
         overflow = self.view[0]
         if overflow["opened"] or overflow["sent_bytes"] or overflow["received_bytes"]:
             found = np.concatenate(([0], found[found > 0]))

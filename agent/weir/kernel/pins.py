@@ -21,6 +21,8 @@ from weir.errors import BusyError, ConfigError, PrivilegeError
 from weir.kernel import mounts
 from weir.kernel.layout import ABI
 
+#: Folders of this prefix under an instance's run folder are a loader's.
+HEADERS = "headers-"
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 
 
@@ -43,8 +45,9 @@ class Instance:
         self.state = self.run / "kernel.json"
 
     def loaded(self) -> bool:
-        """Whether a whole kernel side is pinned."""
-        return (self.pins / "maps" / "slots").exists()
+        """Whether a whole kernel side is pinned: all that its loader pinned, and what it wrote about it."""
+        pinned = self.facts().get("pins")
+        return bool(pinned) and pinned == _listed(self.pins)
 
     def facts(self) -> Mapping[str, Any]:
         """What the loader wrote about the pinned kernel side; empty if it is not known."""
@@ -55,7 +58,7 @@ class Instance:
         return facts if isinstance(facts, dict) else {}
 
     def prepare(self) -> Path:
-        """An empty folder to pin into; removes what a killed loader left."""
+        """An empty folder to pin into."""
         remove(self.fresh)
         try:
             for part in ("maps", "progs", "links"):
@@ -68,13 +71,20 @@ class Instance:
         return self.fresh
 
     def publish(self, facts: Mapping[str, Any]) -> None:
-        """Make the prepared folder the instance's kernel side."""
+        """Make the prepared folder the instance's kernel side; killed at any point it leaves none or all."""
         self.run.mkdir(parents=True, exist_ok=True)
         fresh = self.state.with_suffix(".new")
-        fresh.write_text(json.dumps(facts), encoding="utf-8")
+        fresh.write_text(json.dumps({**facts, "pins": _listed(self.fresh)}), encoding="utf-8")
         remove(self.pins)
-        self.fresh.rename(self.pins)
         fresh.rename(self.state)
+        self.fresh.rename(self.pins)
+
+    def drop_others(self) -> list[str]:
+        """Unpin what Weirs with another ABI left; the names of the folders."""
+        names = sorted(p.name for p in self.home.iterdir() if p not in (self.pins, self.fresh))
+        for name in names:
+            remove(self.home / name)
+        return names
 
     def remove(self) -> bool:
         """Unpin everything, of every version; the kernel then drops programs and maps.
@@ -117,10 +127,25 @@ class Instance:
             try:
                 yield
             finally:
+                self._sweep()
                 if not self.loaded():  # a start that failed leaves nothing
                     Path(file.name).unlink(missing_ok=True)
                     _rmdir(self.run)
                     self.leave()
+
+    def _sweep(self) -> None:
+        """Remove what a killed loader left."""
+        with suppress(OSError):  # bpffs may be read-only
+            remove(self.fresh)
+        for headers in self.run.glob(HEADERS + "*"):
+            shutil.rmtree(headers, ignore_errors=True)
+        if not self.pins.exists():
+            _rmdir(self.home)
+            _rmdir(self.home.parent)
+
+
+def _listed(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.glob("*/*"))
 
 
 def _rmdir(folder: Path) -> None:

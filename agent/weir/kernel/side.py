@@ -31,7 +31,11 @@ def ready(name: str) -> tuple[Instance, Path]:
     if os.geteuid() != 0:
         raise PrivilegeError("Weir loads BPF programs and must be root: use sudo, or docker run --privileged")
     hold = mounts.Hold()
-    return Instance(name, mounts.ensure("bpf"), hold=hold), mounts.ensure("cgroup2")
+    try:
+        return Instance(name, mounts.ensure("bpf"), hold=hold), mounts.ensure("cgroup2")
+    except WeirError:
+        hold.release()
+        raise
 
 
 def load(instance: Instance, options: KernelOptions, cgroup2: Path) -> Mapping[str, Any]:
@@ -42,7 +46,7 @@ def load(instance: Instance, options: KernelOptions, cgroup2: Path) -> Mapping[s
             " CONFIG_DEBUG_INFO_BTF=y, as Debian 11, Ubuntu 20.10, RHEL 8.2 and later have"
         )
     command = [sys.executable, "-m", "weir.kernel.loader", instance.name, str(instance.home.parents[1]),
-               str(cgroup2)]  # fmt: skip
+               str(cgroup2), str(os.getpid())]  # fmt: skip
     done = subprocess.run(
         command, input=options.to_json(), capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": _PACKAGE_ROOT},
@@ -55,6 +59,11 @@ def _reply(done: subprocess.CompletedProcess[str]) -> Mapping[str, Any]:
     try:
         reply = json.loads(lines[-1] if lines else "")
     except ValueError:
+        if done.returncode < 0:
+            raise KernelError(
+                f"the loader was killed (signal {-done.returncode}); if that was for want of memory,"
+                " it needs about 300 MB for a moment: start again"
+            ) from None
         said = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
         if "No module named 'bcc'" in said:
             raise KernelError("python3-bpfcc is not installed: apt-get install python3-bpfcc") from None

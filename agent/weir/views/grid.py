@@ -9,6 +9,7 @@ from typing import ClassVar
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
+from textual.message import Message
 from textual.widgets import DataTable
 
 from weir.views.rates import Rated
@@ -21,6 +22,9 @@ _NOTHING = frozenset(("", "-", "0", "0 B"))
 class Grid(DataTable[Text]):
     """Rows by position. A row that the user went to is followed by its id; on the first row it is not."""
 
+    class Resized(Message):
+        """The table has another size now."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("home", "scroll_top", "Top", show=False),
         Binding("end", "scroll_bottom", "Bottom", show=False),
@@ -32,6 +36,9 @@ class Grid(DataTable[Text]):
         self._ids: list[str] = []
         self._chosen: str | None = None
         self._placed = 0
+
+    def on_resize(self) -> None:
+        self.post_message(self.Resized())
 
     @property
     def chosen(self) -> str | None:

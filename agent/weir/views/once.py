@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from weir.errors import ConfigError
@@ -14,7 +14,7 @@ from weir.views.filters import parse
 from weir.views.rates import SORTS, Rated, Rates, Row, ordered
 from weir.views.service_names import ServiceNames
 from weir.views.source import Source
-from weir.views.table import EDGES, VIEWS, columns_of, laid_out, natural
+from weir.views.table import EDGES, VIEWS, Column, columns_of, laid_out, natural
 
 #: An agent takes its snapshots at its own pace; so long do we wait for the next one (seconds).
 _PATIENCE = 15.0
@@ -33,6 +33,7 @@ def print_once(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     wall: Callable[[], float] = time.time,
+    services: ServiceNames | None = None,
 ) -> None:
     """Write ``what`` ("edges" or "connections") to ``out``, at most ``limit`` rows.
 
@@ -52,7 +53,7 @@ def print_once(
     if as_json:
         _write_json(out, what, shown, len(found), wall())
     else:
-        _write_table(out, what, shown, len(found), sort)
+        _write_table(out, columns_of(what, services or ServiceNames()), shown, len(found), sort)
 
 
 def _read(source: Source, what: str) -> list[Row]:
@@ -86,8 +87,7 @@ def _write_json(out: TextIO, what: str, shown: list[Rated], total: int, now: flo
     out.write(json.dumps(answer, indent=1, allow_nan=False) + "\n")
 
 
-def _write_table(out: TextIO, what: str, shown: list[Rated], total: int, sort: str) -> None:
-    columns = columns_of(what, ServiceNames())
+def _write_table(out: TextIO, columns: Sequence[Column], shown: list[Rated], total: int, sort: str) -> None:
     if out.isatty():
         layout = laid_out(columns, shutil.get_terminal_size().columns)
     else:

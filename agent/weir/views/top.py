@@ -134,7 +134,7 @@ class TopApp(App[None]):
         self.set_interval(self._interval, self._tick)
         self._tick()
 
-    def on_resize(self) -> None:
+    def on_grid_resized(self) -> None:
         self._show()
 
     def _tick(self) -> None:

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Throughput and CPU time of a load with and without the agent, in turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from tests.bench import agent, loads
+from tests.bench.figures import Bench, Budget, Section, interval
+from tests.bench.loads import Load
+
+_SECONDS = 1.5
+_BUDGET = 0.99
+#: A pair is measured again when others took more than this share of the machine.
+_OTHERS = 0.02
+#: After so many seconds a benchmark ends with the pairs that it has.
+_PATIENCE = 200.0
+#: What is measured between two runs without an agent; None: again without one, which shows the noise.
+CONDITIONS: dict[str, tuple[str, ...] | None] = {
+    "off (noise)": None,
+    "storage": ("--tcp", "storage", "--no-udp"),
+    "storage + UDP": ("--tcp", "storage"),
+    "tracepoint": ("--tcp", "tracepoint", "--no-udp"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: rate, CPU microseconds by work (the agent's included), share of the machine others took."""
+
+    rate: float
+    cost: float
+    others: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run with an agent and the means of the runs without one just before and after it."""
+
+    on: Run
+    off: Run
+
+    @property
+    def quiet(self) -> bool:
+        return max(self.on.others, self.off.others) <= _OTHERS
+
+
+def _pair(on: Run, before: Run, after: Run) -> Pair:
+    off = Run((before.rate + after.rate) / 2, (before.cost + after.cost) / 2, max(before.others, after.others))
+    return Pair(on, off)
+
+
+def _once(bench: Bench, load: Load) -> Run:
+    before = bench.meter.read()
+    rate, amount = load.once(_SECONDS)
+    used = bench.meter.read().since(before)
+    return Run(rate, used.own / amount * 1e6, used.others)
+
+
+def _pairs(bench: Bench, load: Load) -> dict[str, list[Pair]]:
+    """Condition -> pairs; the quiet ones where there are enough of these."""
+    found: dict[str, list[Pair]] = {name: [] for name in CONDITIONS}
+    wanted, end = bench.size(9, 2), time.monotonic() + _PATIENCE
+    _once(bench, load)
+    before = _once(bench, load)
+    for number in range(2 * wanted):
+        names = list(CONDITIONS)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            pairs = found[name]
+            if sum(p.quiet or bench.quick for p in pairs) >= wanted:
+                continue
+            options = CONDITIONS[name]
+            with agent.running(bench, *options) if options else nullcontext() as running:
+                if running:
+                    running.wait_ready()
+                on = _once(bench, load)
+            after = _once(bench, load)
+            pairs.append(_pair(on, before, after))
+            before = after
+        if time.monotonic() > end:
+            break
+    return {name: _best(pairs, wanted) for name, pairs in found.items()}
+
+
+def _best(pairs: list[Pair], wanted: int) -> list[Pair]:
+    """The quietest, at most as many as wanted: chosen by what others did, never by the result."""
+    return sorted(pairs, key=lambda p: max(p.on.others, p.off.others))[:wanted]
+
+
+def _ratio(values: Sequence[float]) -> str:
+    low, high = interval(values)
+    return f"**{statistics.median(values):.3f}** ({low:.3f} to {high:.3f})"
+
+
+def _median(pairs: Sequence[Pair], what: Callable[[Pair], float], form: str) -> str:
+    return form.format(statistics.median(map(what, pairs)))
+
+
+def _section(bench: Bench, title: str, load: Load) -> Section:
+    section, rows = Section(title), []
+    for name, pairs in _pairs(bench, load).items():
+        ratios = [p.on.rate / p.off.rate for p in pairs]
+        others = max(max(p.on.others, p.off.others) for p in pairs)
+        rows.append((
+            name, len(pairs), _median(pairs, lambda p: p.off.rate, load.form),
+            _median(pairs, lambda p: p.on.rate, load.form), _ratio(ratios),
+            _ratio([p.on.cost / p.off.cost for p in pairs]),
+            _median(pairs, lambda p: p.on.cost, "{:.1f}"), f"{others:.1%}",
+        ))  # fmt: skip
+        if CONDITIONS[name]:
+            section.budgets.append(_budget(f"{load.name}, {name}", ratios))
+    section.text(
+        "Each run with an agent (`weir run --interval 1`; its start is not part of the run) is compared with the",
+        "mean of the runs without one just before and after it; the order of the agents turns. `off (noise)` is",
+        "a run without an agent treated the same way. Both ends are on `lo` of one namespace, each on one of the",
+        "two CPUs, so the agent's own time is taken from them. In brackets: the interval that holds the median",
+        "with 95 % confidence (order statistics; all values where there are fewer than six pairs). *CPU* is time",
+        "of both ends and the agent by work done. Pairs during which others took more than",
+        f"{_OTHERS:.0%} of the machine are measured again while there is time, and the quietest are kept.",
+    )
+    head = ("agent", "pairs", f"off, {load.rate}", f"on, {load.rate}", "throughput, on / off", "CPU, on / off",
+            f"CPU on, {load.cost}", "others, at most")  # fmt: skip
+    section.table(head, rows)
+    return section
+
+
+def _budget(what: str, ratios: Sequence[float]) -> Budget:
+    low, high = interval(ratios)
+    met = True if low >= _BUDGET else False if high < _BUDGET else None
+    note = "" if met is not None else f"the interval holds {_BUDGET}: a quieter machine and more pairs"
+    return Budget(what, f"≥ {_BUDGET}", f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})", met, note)
+
+
+def measure_redis(bench: Bench) -> Section:
+    """GET of 100 bytes by 50 clients."""
+    with loads.redis(bench) as load:
+        return _section(bench, "redis GET, paired", load)
+
+
+def measure_iperf(bench: Bench) -> Section:
+    """One TCP stream."""
+    with loads.iperf(bench) as load:
+        return _section(bench, "One iperf3 stream, paired", load)
