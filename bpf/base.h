@@ -55,6 +55,31 @@ enum {
 BPF_F_TABLE("array", u32, struct weir_slot, slots, WEIR_SLOTS, BPF_F_MMAPABLE);
 BPF_TABLE("percpu_array", u32, u64, events, WEIR_EVENTS);
 
+#ifdef WEIR_NO_CMPXCHG
+BPF_HASH(swaps, u64, u8, 1024); /* counters that are being swapped just now, by their address */
+#endif
+
+/* Compare and swap; what was there before, so `old` if it was swapped. Before Linux 5.12 BPF has no
+ * such atomic: there an entry that only one can insert is the lock, and who comes second loses.
+ */
+static __always_inline u64 swap(u64 *counter, u64 old, u64 new)
+{
+#ifdef WEIR_NO_CMPXCHG
+	u64 key = (u64)counter, was = ~old;
+	u8 one = 1;
+
+	if (swaps.insert(&key, &one))
+		return was;
+	was = ONCE(*counter);
+	if (was == old)
+		ONCE(*counter) = new;
+	swaps.delete(&key);
+	return was;
+#else
+	return __sync_val_compare_and_swap(counter, old, new);
+#endif
+}
+
 static __always_inline void event(u32 which)
 {
 	u64 *n = events.lookup(&which);

@@ -124,13 +124,13 @@ static __always_inline void claim(u64 *counted, u64 old, u64 now, u64 *total, in
 {
 	if (old == CLAIMED || (old == now && !last))
 		return;
-	if (__sync_val_compare_and_swap(counted, old, last ? CLAIMED : now) != old) {
+	if (swap(counted, old, last ? CLAIMED : now) != old) {
 		event(WEIR_EV_CLAIM_LOST);
 		if (!last)
 			return;
 		/* the only other reader has just ended: its value is the one to go on from */
 		old = ONCE(*counted);
-		if (old == CLAIMED || __sync_val_compare_and_swap(counted, old, CLAIMED) != old)
+		if (old == CLAIMED || swap(counted, old, CLAIMED) != old)
 			return;
 	}
 	if (now != old)

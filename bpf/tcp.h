@@ -31,7 +31,7 @@ static __always_inline int conn_place(struct sock *sk, struct conn *c, u32 netns
 
 static __always_inline void conn_live(struct conn *c, struct weir_slot *s)
 {
-	if (__sync_val_compare_and_swap(&c->phase, CONN_OPENING, CONN_LIVE) == CONN_OPENING)
+	if (swap(&c->phase, CONN_OPENING, CONN_LIVE) == CONN_OPENING)
 		ADD(s->live, 1);
 }
 
@@ -101,7 +101,7 @@ static __always_inline void conn_end(struct sock *sk, struct conn *c)
 	struct weir_slot *s = slot_at(c->slot);
 
 	account(sk, c, 1);
-	u64 before = __sync_val_compare_and_swap(&c->phase, CONN_LIVE, CONN_ENDED);
+	u64 before = swap(&c->phase, CONN_LIVE, CONN_ENDED);
 
 	if (s && before == CONN_LIVE) {
 		ADD(s->live, -1);

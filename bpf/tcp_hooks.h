@@ -3,8 +3,9 @@
  *
  * storage     tp_btf with socket storage; live sockets are read by an iterator at each drain.
  *             Nothing runs on the data path. Linux 5.12 (atomics that return) and later.
- * tracepoint  raw tracepoints with a hash by socket pointer; sock_send_length and
- *             sock_recv_length (Linux 6.3) take over a live socket's counters at each call.
+ * tracepoint  raw tracepoints with a hash by socket pointer, read by an iterator at each drain;
+ *             sock_send_length and sock_recv_length (Linux 6.3), where they exist, take over a live
+ *             socket's counters at each call.
  * kprobe      the same from kprobes, for kernels without these tracepoints.
  *
  * The hooks on the data path only hasten what is counted: all bytes come from the kernel's

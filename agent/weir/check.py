@@ -89,7 +89,8 @@ def _tcp(features: Features) -> Iterator[Finding]:
     used = variants[0] if variants else ""
     costs = {
         "storage": "the kernel's own counters by an iterator: nothing on the data path",
-        "tracepoint": "raw tracepoints at each send and receive",
+        "tracepoint": "raw tracepoints"
+        + (" at each send and receive" if features.data_hooks else ", live sockets by an iterator"),
         "kprobe": "kprobes at each send and receive",
     }
     for name, text in costs.items():

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from weir.config import Settings, read_yaml
-from weir.errors import LoadError, WeirError
+from weir.errors import ConfigError, LoadError, WeirError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,7 +30,27 @@ def _option(*names: str, **more: Any) -> Callable[[F], F]:
 
 def _use_config(context: click.Context, _: click.Parameter, path: str | None) -> None:
     if path:
-        context.default_map = {**(context.default_map or {}), **read_yaml(Path(path), _KNOWN)}
+        options = {o.name: o for o in context.command.params}
+        values = read_yaml(Path(path), _KNOWN)
+        found = {n: _value(context, options[n], v, path) for n, v in values.items() if n in options}
+        context.default_map = {**(context.default_map or {}), **found}
+
+
+def _value(context: click.Context, option: click.Parameter, value: Any, path: str) -> Any:
+    """A value from YAML as its option takes it; one that may repeat takes a list, or one value."""
+    several = option.multiple and isinstance(value, list)
+    items = value if several else [value]
+    where = f"--config {path}: {str(option.name).replace('_', '-')}:"
+    for item in items:
+        yes_no = isinstance(item, bool) and not isinstance(option.type, click.types.BoolParamType)
+        if item is None or isinstance(item, (dict, list)) or yes_no:
+            form = "a value or a list of values" if option.multiple else "one value"
+            raise ConfigError(f"{where} {form} is needed, not {item if yes_no else type(item).__name__}")
+    try:
+        done = [option.type.convert(item, option, context) for item in items]
+    except click.BadParameter as error:
+        raise ConfigError(f"{where} {error.message}") from None
+    return done if option.multiple else done[0]
 
 
 def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -178,7 +198,7 @@ def unload(instance: str) -> None:
 def main() -> None:
     """Entry point: one clear line for every error, never a traceback for what a user can mend."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="weir", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.Abort:

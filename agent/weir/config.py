@@ -75,23 +75,40 @@ def cgroup(text: str, cgroup2: Path) -> tuple[int, str]:
 
 def read_yaml(path: Path, known: Iterable[str]) -> Mapping[str, Any]:
     """Settings from a YAML file; keys are option names with ``-`` or ``_``."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}:" if where else ""
-        raise ConfigError(f"--config {path}:{line} not YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"--config {path}: write settings as KEY: VALUE lines, as interval: 5")
+    raw = _parse(path)
     names = sorted(known)
-    settings = {}
-    for key, value in raw.items():
-        name = str(key).replace("-", "_")
+    settings: dict[str, Any] = {}
+    for key, line, value in raw:
+        name = key.replace("-", "_")
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(names)}"
-            raise ConfigError(f"--config {path}: unknown key {key!r}; {hint}")
+            raise ConfigError(f"--config {path}: line {line}: unknown key {key!r}; {hint}")
+        if name in settings:
+            raise ConfigError(f"--config {path}: line {line}: {key} is there twice")
         settings[name] = value
     return settings
+
+
+def _parse(path: Path) -> Iterable[tuple[str, int, Any]]:
+    """Keys, their lines (from 1) and values of a YAML mapping."""
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {path}: not UTF-8 text (byte {error.start})") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}:" if where else ""
+        why = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigError(f"--config {path}:{line} not YAML ({why})") from None
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"--config {path}: write settings as KEY: VALUE lines, as interval: 5")
+    return [
+        (str(key.value), key.start_mark.line + 1, loader.construct_object(value, deep=True))
+        for key, value in root.value
+    ]

@@ -13,11 +13,11 @@ from tests.kernel.peers.netns import Wire, make_wire
 from tests.kernel.peers.process import Peer, address
 from tests.kernel.peers.tcp import attempt, tcp_pair
 from tests.kernel.peers.udp import udp_pair
-from tests.kernel.watch import Counted, Watch, watching
+from tests.kernel.watch import VARIANTS, Counted, Watch, watching
 from weir.kernel.layout import DESTINATION, FAILURES, SOURCE
 
 families = pytest.mark.parametrize("family", ["v4", "v6", "mapped"])
-variants = pytest.mark.parametrize("variant", ["storage", "tracepoint"])
+variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def road() -> Iterator[Wire]:
         yield made
 
 
-@pytest.fixture(scope="module", params=["storage", "tracepoint"])
+@pytest.fixture(scope="module", params=VARIANTS)
 def watch(request: pytest.FixtureRequest, road: Wire) -> Iterator[Watch]:
     with watching(road.client, road.server, variant=request.param) as made:
         yield made

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.bytecode import analyse, kernel_functions
 from tests.kernel.peers.netns import Netns
-from tests.kernel.watch import Watch, watching
+from tests.kernel.watch import VARIANTS, Watch, watching
 from weir.kernel import bpf
 
 #: All that Weir's programs may call: reading, maps of their own, time.
@@ -27,7 +27,7 @@ _HARMLESS = {
 _CGROUP = (bpf.CGROUP_SKB, bpf.CGROUP_SOCK)
 
 
-@pytest.fixture(params=["storage", "tracepoint"])
+@pytest.fixture(params=VARIANTS)
 def watch(request: pytest.FixtureRequest, netns: Netns) -> Iterator[Watch]:
     with watching(netns, variant=request.param) as made:
         yield made

@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.peers import ways
 from tests.kernel.peers.netns import Wire, make_netns, make_wire
 from tests.kernel.peers.tcp import tcp_pair
-from tests.kernel.watch import Watch, nothing_lost, watching
+from tests.kernel.watch import VARIANTS, Watch, nothing_lost, watching
 from weir.kernel.layout import DESTINATION, SOURCE
 
 SIZE = 23 * 1000
@@ -26,7 +26,7 @@ def road() -> Iterator[Wire]:
         yield made
 
 
-@pytest.fixture(scope="module", params=["storage", "tracepoint"])
+@pytest.fixture(scope="module", params=VARIANTS)
 def watch(request: pytest.FixtureRequest, road: Wire) -> Iterator[Watch]:
     with watching(road.client, road.server, variant=request.param) as made:
         yield made
@@ -172,7 +172,7 @@ def test_reuse_of_socket_memory(watch: Watch, road: Wire) -> None:
 
 
 def test_a_socket_that_connects_again() -> None:
-    """connect to AF_UNSPEC (tcp_disconnect) puts the kernel's counters back to 0 on one and the same socket."""
+    """connect to AF_UNSPEC (tcp_disconnect) puts the kernel's counters back to 0 on the same socket."""
     script = """
 import ctypes, socket, struct
 libc = ctypes.CDLL(None)

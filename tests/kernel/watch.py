@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 from tests.kernel.peers.netns import Netns
 from weir.flows.drain import Drainer
 from weir.flows.types import Drain
 from weir.kernel import side
+from weir.kernel.btf import Btf
+from weir.kernel.features import Features
 from weir.kernel.layout import DESTINATION, SOURCE, TCP, UDP, Array
 from weir.kernel.options import KernelOptions, default_folds
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
 
 _numbers = itertools.count(1)
+VARIANTS = ("storage", "tracepoint", "kprobe")
 _SUMS = (
     "sent_bytes", "received_bytes", "sent_datagrams", "received_datagrams", "opened", "closed", "live",
     "retransmitted", "resets_sent", "resets_received",
@@ -117,9 +121,18 @@ def _sum(rows: Array) -> Counted:
     )  # fmt: skip
 
 
+def possible(variant: str) -> str:
+    """The variant, or a skip by name where this kernel cannot have it."""
+    have = Features(Btf.from_file()).tcp_variants()
+    if variant != "auto" and variant not in have:
+        pytest.skip(f"TCP by {variant}: this kernel ({os.uname().release}) has only {', '.join(have)}")
+    return variant
+
+
 @contextlib.contextmanager
 def watching(*netns: Netns, variant: str = "auto", **options: object) -> Iterator[Watch]:
     """Load for these namespaces only; everything is removed at the end."""
+    possible(variant)
     instance, cgroup2 = side.ready(f"weirt-{os.getpid()}-{next(_numbers)}")
     wanted = KernelOptions(variant=variant, folds=default_folds(), slots=1024,
                            netns=tuple(n.inode for n in netns))  # fmt: skip

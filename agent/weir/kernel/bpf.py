@@ -17,7 +17,7 @@ from typing import Any
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _libc = ctypes.CDLL(None, use_errno=True)
 
-MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = 1, 2, 3, 4
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = 0, 1, 2, 3, 4
 PROG_LOAD, OBJ_PIN, OBJ_GET, OBJ_INFO = 5, 6, 7, 15
 RAW_TRACEPOINT_OPEN, MAP_LOOKUP_BATCH, LINK_CREATE = 17, 24, 28
 ENABLE_STATS, ITER_CREATE, PROG_TEST_RUN = 32, 33, 10
@@ -45,6 +45,11 @@ def call(command: int, attr: bytes) -> int:
 def _in(data: bytes) -> tuple[ctypes.Array[ctypes.c_char], int]:
     buffer = ctypes.create_string_buffer(data, len(data))
     return buffer, ctypes.addressof(buffer)
+
+
+def probe() -> None:
+    """Make the smallest map and drop it; PermissionError where this process may not use bpf(2)."""
+    os.close(call(MAP_CREATE, struct.pack("<IIII", 2, 4, 4, 1)))
 
 
 def map_lookup(fd: int, key: bytes, size: int) -> bytes:

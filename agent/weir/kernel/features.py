@@ -3,11 +3,19 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from pathlib import Path
 
 from weir.errors import KernelError
+from weir.kernel import bpf
 from weir.kernel.btf import FUNC, STRUCT, TYPEDEF, Btf
 
+#: r0 = 0; *(u64 *)(r10 - 8) = r0; r0 = cmpxchg(*(u64 *)(r10 - 8), r0, r0); exit
+_CMPXCHG = b"".join(
+    struct.pack("<BBhi", *row)
+    for row in ((0xB7, 0, 0, 0), (0x7B, 0x0A, -8, 0), (0xDB, 0x0A, -8, 0xF1), (0x95, 0, 0, 0))
+)
 _KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
 
@@ -32,13 +40,18 @@ class Features:
         return all(self.iterator(t) for t in ("task_file", "bpf_sk_storage_map", "bpf_map_elem", "tcp"))
 
     @property
-    def socket_storage(self) -> bool:
-        """Socket storage from tracing programs, with atomics that return (Linux 5.12).
+    def cmpxchg(self) -> bool:
+        """Atomics that return a value (BPF_CMPXCHG, Linux 5.12), by a trial load."""
+        try:
+            os.close(bpf.prog_load(bpf.RAW_TRACEPOINT, 0, _CMPXCHG, "weir_trial"))
+        except OSError:
+            return False
+        return True
 
-        ``bpf_sk_storage_get_tracing`` came with 5.11; BPF_CMPXCHG has no BTF trace of its own, the
-        next thing of its release that has is ``bpf_iter_task_vma`` (5.12).
-        """
-        return self.iterators and self.iterator("task_vma")
+    @property
+    def socket_storage(self) -> bool:
+        """Socket storage from tracing programs (``bpf_sk_storage_get_tracing``, Linux 5.11)."""
+        return self.iterators and bool(self._types.find("bpf_sk_storage_get_tracing", FUNC)) and self.cmpxchg
 
     @property
     def data_hooks(self) -> bool:
@@ -47,15 +60,15 @@ class Features:
 
     @property
     def kprobes(self) -> bool:
-        """Whether kprobes can be attached through perf events."""
-        return self._kprobes.exists()
+        """Whether kprobes can be attached through links, which can be pinned (Linux 5.15)."""
+        return self._kprobes.exists() and self.has_struct("bpf_perf_link")
 
     def tcp_variants(self) -> list[str]:
         """Variants of the TCP plane that this kernel can run, best first."""
         found = []
         if self.socket_storage and self.tracepoint("tcp_destroy_sock"):
             found.append("storage")
-        if self.data_hooks:
+        if self.tracepoint("tcp_destroy_sock") and (self.data_hooks or self.iterators):
             found.append("tracepoint")
         if self.kprobes:
             found.append("kprobe")

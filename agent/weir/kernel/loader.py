@@ -24,7 +24,7 @@ from typing import Any
 
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
 from weir.kernel import attach, bpf, headers, layout, netns, plan, sources
-from weir.kernel.btf import FUNC, TYPEDEF, Btf
+from weir.kernel.btf import FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
 from weir.kernel.features import Features
 from weir.kernel.options import KernelOptions, fold_prefix
 from weir.kernel.pins import HEADERS, Instance
@@ -36,9 +36,7 @@ _FLAGS = ["-Wno-everything", "-fms-extensions"]
 class Module:
     """The compiled programs and their maps."""
 
-    def __init__(
-        self, types: Btf, variant: str, options: KernelOptions, iterators: bool, scratch: Path
-    ) -> None:
+    def __init__(self, types: Btf, defines: list[str], scratch: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=HEADERS, dir=scratch) as tree:
             os.environ["BCC_KERNEL_SOURCE"] = tree
             from bcc import BPF, lib  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -50,10 +48,9 @@ class Module:
             headers.write_tree(Path(tree), types, wanted, shim, Path(lib._name).read_bytes()
                                if os.path.isabs(lib._name) else _library(lib._name))  # fmt: skip
             text = sources.unit("weir.c") + "\n" + layout.static_asserts()
-            flags = _FLAGS + plan.defines(variant, options, iterators)
             os.chdir(tree)  # BCC looks for headers in the current folder first
             try:
-                self._bpf = BPF(text=text, cflags=flags)
+                self._bpf = BPF(text=text, cflags=_FLAGS + defines)
             except Exception as error:  # noqa: BLE001 bcc raises nothing narrower
                 raise KernelError(f"the BPF programs do not compile here: {error}") from None
             finally:
@@ -86,7 +83,7 @@ class Loader:
         self._instance = instance
         self._options = options
         self._cgroup2 = cgroup2
-        self._types = Btf.from_file()
+        self._types = _kernel_types()
         self._features = Features(self._types)
         self.planes: dict[str, str] = {}
         self.verified: dict[str, int] = {}
@@ -100,7 +97,9 @@ class Loader:
         iterators = self._features.iterators
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-        module = Module(self._types, variant, self._options, iterators, self._instance.run)
+        bpf.probe()
+        defines = plan.defines(variant, self._options, iterators, self._features.cmpxchg)
+        module = Module(self._types, defines, self._instance.run)
         compiled = time.monotonic()
         self._fill(module)
         folder = self._instance.prepare()
@@ -146,8 +145,8 @@ class Loader:
     def _install(self, module: Module, program: Program, folder: Path) -> None:
         try:
             fd = self._load(module, program)
-            bpf.pin(fd, str(folder / "progs" / program.name))
             links = attach.attach(program, fd, module.map_fd(program.over), self._targets(program))
+            bpf.pin(fd, str(folder / "progs" / program.name))
             for number, link in enumerate(links):
                 suffix = f"-{number}" if number else ""
                 bpf.pin(link, str(folder / "links" / (program.name + suffix)))
@@ -214,6 +213,13 @@ class Loader:
         self.planes.setdefault("discovery", "")
 
 
+def _kernel_types() -> Btf:
+    try:
+        return Btf.from_file()
+    except BtfError as error:
+        raise KernelError(f"{KERNEL_BTF} cannot be read: {error}; boot a kernel with its own BTF") from None
+
+
 def _u32(value: int) -> bytes:
     return struct.pack("<I", value)
 
@@ -241,7 +247,10 @@ def main(argv: list[str]) -> int:
         print(json.dumps(reply))
         return error.exit_code
     except PermissionError as error:
-        why = f"the kernel refuses: {error}; run as root"
+        why = (
+            f"the kernel refuses BPF to this process ({error.strerror}): it needs CAP_BPF, CAP_PERFMON,"
+            " CAP_NET_ADMIN and CAP_SYS_ADMIN, as docker run --privileged gives"
+        )
         print(json.dumps({"error": why, "code": PrivilegeError.exit_code, "kind": "PrivilegeError"}))
         return PrivilegeError.exit_code
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,22 +12,37 @@ from pathlib import Path
 from weir.errors import ConfigError
 
 _CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703
 _NAMED = Path("/run/netns")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def inode(text: str, named: Path = _NAMED) -> int:
     """Inode number of a namespace given as a name under /run/netns, a path or a number."""
+    hint = f"give a name under {named} (ip netns list), a path or an inode number"
     if text.isdigit():
+        if int(text) not in known(named=named):
+            raise ConfigError(f"--netns {text}: no process and no name has that namespace; {hint}")
         return int(text)
     path = Path(text) if "/" in text else named / text
     try:
-        return path.stat().st_ino
+        fd = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise ConfigError(
-            f"--netns {text}: {path}: {error.strerror}; give a name under {named}"
-            " (ip netns list), a path or an inode number"
-        ) from None
+        raise ConfigError(f"--netns {text}: {path}: {error.strerror}; {hint}") from None
+    try:
+        if _kind(fd) != _CLONE_NEWNET:
+            raise ConfigError(f"--netns {text}: {path} is no network namespace; {hint}")
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def _kind(fd: int) -> int:
+    """The CLONE_NEW… flag of a namespace (ioctl_ns(2)); 0 for any other file."""
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        return 0
 
 
 def known(proc: Path = Path("/proc"), named: Path = _NAMED) -> dict[int, Path]:

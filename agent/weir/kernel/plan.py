@@ -44,8 +44,8 @@ _TRACEPOINT = (
     Program("tcp_reset_received", "raw_tp", ("tcp_receive_reset",), "tcp", needed=False),
     Program("tcp_reset_sent", "raw_tp", ("tcp_send_reset",), "tcp", needed=False),
     Program("tcp_state", "raw_tp", ("inet_sock_set_state",), "tcp"),
-    Program("tcp_send", "raw_tp", ("sock_send_length",), "tcp"),
-    Program("tcp_receive", "raw_tp", ("sock_recv_length",), "tcp"),
+    Program("tcp_send", "raw_tp", ("sock_send_length",), "tcp", needed=False),
+    Program("tcp_receive", "raw_tp", ("sock_recv_length",), "tcp", needed=False),
 )
 _CALLS = ("tcp_sendmsg", "tcp_recvmsg", "tcp_sendpage")
 _RESETS = ("tcp_v4_send_reset", "tcp_v6_send_reset", "tcp_send_active_reset")
@@ -85,7 +85,7 @@ def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[
     return [p for p in chosen if iterators or p.hook != "iter"]
 
 
-def defines(variant: str, options: KernelOptions, iterators: bool) -> list[str]:
+def defines(variant: str, options: KernelOptions, iterators: bool, cmpxchg: bool) -> list[str]:
     """Compiler flags that specialise ``bpf/weir.c``."""
     flags = {
         f"WEIR_{variant.upper()}": 1,
@@ -95,6 +95,7 @@ def defines(variant: str, options: KernelOptions, iterators: bool) -> list[str]:
         "WEIR_FOLDS": max(64, len(options.folds)),
         "WEIR_UDP": int(options.udp),
         "WEIR_ITERATORS": int(iterators),
+        "WEIR_NO_CMPXCHG": int(not cmpxchg),
         "WEIR_BY_PROCESS": int(options.by_process),
         "WEIR_SCOPE_NETNS": len(options.netns),
         "WEIR_SCOPE_CGROUP": len(options.cgroups),
