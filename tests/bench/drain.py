@@ -55,19 +55,22 @@ def _available() -> int:
 def _points(bench: Bench, sizes: Sequence[int]) -> list[Point]:
     points = []
     netns = (bench.netns.inode,)
-    with held(bench) as connections:
-        with agent.loaded(variant="storage", udp=False, netns=netns, connections=2 * _MILLION) as kernel:
-            drainer, rate = Drainer(kernel), 0.0
-            for size in sizes:
-                more = size - connections.sockets
-                if more * rate > _PATIENCE or _available() < more * _SOCKET_BYTES + _SPARE_BYTES:
-                    break
-                started = time.monotonic()
-                connections.grow(size)
-                rate = (time.monotonic() - started) / more
-                points.append(_point(drainer, connections, "storage", 0, bench.size(7, 3)))
-                if size == sizes[1]:
-                    points.append(_other(bench, connections))
+    room = 2 * _MILLION
+    with (
+        held(bench) as connections,
+        agent.loaded(variant="storage", udp=False, netns=netns, connections=room) as kernel,
+    ):
+        drainer, rate = Drainer(kernel), 0.0
+        for size in sizes:
+            more = size - connections.sockets
+            if more * rate > _PATIENCE or _available() < more * _SOCKET_BYTES + _SPARE_BYTES:
+                break
+            started = time.monotonic()
+            connections.grow(size)
+            rate = (time.monotonic() - started) / more
+            points.append(_point(drainer, connections, "storage", 0, bench.size(7, 3)))
+            if size == sizes[1]:
+                points.append(_other(bench, connections))
     return points
 
 
@@ -85,39 +88,44 @@ def _slope(points: Sequence[Point], name: str) -> float:
     return float(np.polyfit(sizes, seconds, 1)[0]) * 1e9
 
 
+_TEXT = """
+Live connections in one namespace, both ends on `lo`; Weir follows each end, so N live connections here are N
+sockets. *Idle*: nothing moved since the drain before; *moved*: one byte over each. Times are of the iterator
+(`Drainer.drain`); the copy of the slots comes on top.
+"""
+
+
 def measure(bench: Bench) -> Section:
     """10,000, 100,000 and a million live sockets, as far as the machine goes."""
     sizes = (2_000, 10_000) if bench.quick else (10_000, 100_000, 300_000, _MILLION)
     points = _points(bench, sizes)
     mine = [p for p in points if p.variant == "storage"]
     section = Section("Drain")
-    section.text(
-        "Live connections in one namespace, both ends on `lo`, each end one that Weir follows: N live",
-        "connections here are N sockets. *Idle*: nothing moved since the drain before; *moved*: one byte over",
-        "each. Seconds of the iterator; copying the slots comes on top.",
-    )
-    rows = [
-        (p.variant, f"{p.sockets:,}", f"{p.edges:,}", f"{p.idle * 1e3:.1f} ms", f"{p.idle / p.sockets * 1e9:.0f} ns",
-         f"{p.moved * 1e3:.1f} ms", f"{p.moved / p.sockets * 1e9:.0f} ns", f"{p.copy * 1e3:.1f} ms")
-        for p in points
-    ]  # fmt: skip
-    section.table(("variant", "live", "edges", "idle", "each", "all moved", "each", "copy"), rows)
-    most = mine[-1]
-    idle, moved = _slope(mine, "idle"), _slope(mine, "moved")
+    section.text(_TEXT.strip())
+    head = ("variant", "live", "edges", "idle", "each", "all moved", "each", "copy")
+    section.table(head, [_row(p) for p in points])
+    most, moved = mine[-1], _slope(mine, "moved")
     really = most.sockets >= _MILLION
-    at = "measured" if really else f"extrapolated from {most.sockets:,}"
+    how = "measured" if really else f"extrapolated from {most.sockets:,}"
     seconds = most.moved if really else moved * _MILLION / 1e9
     section.text(
-        f"Slope: {idle:.0f} ns a live connection when idle, {moved:.0f} ns when it moved. A million live",
-        f"connections that all moved: {seconds:.2f} s ({at}).",
-        f"Loading while {points[-1].sockets if really else 0:,} live connections were there" if False else "",
+        f"Slope: {_slope(mine, 'idle'):.0f} ns a live connection when idle, {moved:.0f} ns when it moved.",
+        f"A million live connections that all moved: {seconds:.2f} s ({how}).",
     )
     for p in points:
         if p.found:
             section.text(
-                f"A start that finds {p.sockets:,} live connections takes {p.found:.2f} s with compiling."
+                f"A start of the {p.variant} variant that finds {p.sockets:,} live connections takes",
+                f"{p.found:.2f} s, compiling included.",
             )
-    section.budgets.append(
-        Budget("drain of 1,000,000 live connections", "≤ 1 s", f"{seconds:.2f} s ({at})", seconds <= 1)
-    )
+    met = None if bench.quick else seconds <= 1
+    section.budgets.append(Budget("1,000,000 live connections", "≤ 1 s", f"{seconds:.2f} s ({how})", met))
     return section
+
+
+def _row(p: Point) -> tuple[str, ...]:
+    def both(seconds: float) -> tuple[str, str]:
+        return f"{seconds * 1e3:.1f} ms", f"{seconds / p.sockets * 1e9:.0f} ns"
+
+    where = p.variant, f"{p.sockets:,}", f"{p.edges:,}"
+    return (*where, *both(p.idle), *both(p.moved), f"{p.copy * 1e3:.1f} ms")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.bench import agent, spaces
 from tests.bench.empty import Empty, empty
@@ -38,7 +37,7 @@ class Meter:
     """Measures the programs of one kernel side while something happens."""
 
     def __init__(self, kernel: KernelSide, variant: str, nothing: Empty, rounds: int) -> None:
-        self._kernel, self._variant, self._nothing, self._rounds = kernel, variant, nothing, rounds
+        self._kernel, self._variant, self.nothing, self._rounds = kernel, variant, nothing, rounds
         self.costs: list[Cost] = []
         self.overhead: list[float] = []
 
@@ -48,9 +47,9 @@ class Meter:
         runs = dict.fromkeys(events, 0)
         for _ in range(self._rounds):
             before = self._kernel.programs()
-            self._nothing.mark()
+            self.nothing.mark()
             happen()
-            nothing = self._nothing.ns() or statistics.median(self.overhead)
+            nothing = self.nothing.ns() or statistics.median(self.overhead)
             self.overhead.append(nothing)
             for program, (ns, times) in agent.gained(before, self._kernel.programs()).items():
                 if program in events and times:
@@ -78,25 +77,24 @@ def _udp(bench: Bench, rounds: int) -> Meter:
             meter.measure(dict.fromkeys(both, "UDP packet, flow as before"), send("udp", many), True)
             meter.measure(dict.fromkeys(both, "UDP packet, another flow"), send("udp_flows", many), True)
             meter.measure(dict.fromkeys(both, "TCP packet (leaves early)"), send("tcp", few), True)
+            meter.measure({"udp_create": "UDP socket made"}, send("udp_sockets", few))
             with empty("run", "") as run:
-                run.run(1000)
-                meter.overhead.append(run.ns())
-                sockets = send("udp_sockets", few)
-                meter.measure({"udp_create": "UDP socket made"}, sockets)
-                _fold(kernel, Meter(kernel, "all", run, rounds), bench, folder, meter.costs)
+                _fold(kernel, Meter(kernel, "all", run, rounds), send("udp_edges", 500), meter.costs)
             return meter
 
 
-def _fold(kernel: KernelSide, meter: Meter, bench: Bench, folder: Path, costs: list[Cost]) -> None:
+def _fold(kernel: KernelSide, meter: Meter, make: Callable[[], None], costs: list[Cost]) -> None:
+    """Retire all edges but one into that one; user space runs this program, and so it does the empty one."""
+
     def fold() -> None:
-        spaces.traffic(bench.netns, bench.cache, "udp_edges", 500, cgroup=folder)
+        make()
         slots = kernel.maps.slots
         for index in slots.used().tolist()[2:]:
             kernel.maps.forget_edge(index)
             slots.retire(index)
+            meter.nothing.run(1)
             kernel.fold_slot(index, 1)
 
-    meter.overhead.append(20.0)
     meter.measure({"slot_fold": "idle edge given back"}, fold)
     costs += meter.costs
 
@@ -104,23 +102,40 @@ def _fold(kernel: KernelSide, meter: Meter, bench: Bench, folder: Path, costs: l
 def _tcp(bench: Bench, rounds: int, variant: str) -> Meter:
     """Scoped to the namespace; the look-up that this takes is part of the figures."""
     hook = "tp_btf" if variant == "storage" else "raw_tp"
-    with empty(hook, "inet_sock_set_state") as nothing, agent.statistics():
-        with agent.loaded(variant=variant, udp=False, netns=(bench.netns.inode,)) as kernel:
-            meter = Meter(kernel, variant, nothing, rounds)
-            count = bench.size(4000, 1000)
-            states = {"tcp_state": "state change of a TCP socket", "tcp_destroy": "TCP socket destroyed"}
-            meter.measure(states, lambda: spaces.traffic(bench.netns, bench.cache, "tcp_connections", count))
-            if variant == "tracepoint":
-                calls = {"tcp_send": "send call", "tcp_receive": "receive call"}
-                few = bench.size(20_000, 5_000)
-                meter.measure(calls, lambda: spaces.traffic(bench.netns, bench.cache, "tcp", few), True)
-            with held(bench) as connections:
-                connections.grow(2000)
+    with (
+        empty(hook, "inet_sock_set_state") as nothing,
+        agent.statistics(),
+        agent.loaded(variant=variant, udp=False, netns=(bench.netns.inode,)) as kernel,
+    ):
+        meter = Meter(kernel, variant, nothing, rounds)
+        count = bench.size(4000, 1000)
+        states = {"tcp_state": "state change of a TCP socket", "tcp_destroy": "TCP socket destroyed"}
+        meter.measure(states, lambda: spaces.traffic(bench.netns, bench.cache, "tcp_connections", count))
+        if variant == "tracepoint":
+            calls = {"tcp_send": "send call", "tcp_receive": "receive call"}
+            few = bench.size(20_000, 5_000)
+            meter.measure(calls, lambda: spaces.traffic(bench.netns, bench.cache, "tcp", few), True)
+        with held(bench) as connections:
+            connections.grow(2000)
+            kernel.read_counters()
+            meter.measure({"tcp_drain": "live connection, idle"}, kernel.read_counters)
+
+            def move() -> None:
+                connections.move()
                 kernel.read_counters()
-                meter.measure({"tcp_drain": "live connection, idle"}, kernel.read_counters)
-                moved: Callable[[], object] = lambda: (connections.move(), kernel.read_counters())
-                meter.measure({"tcp_drain": "live connection, moved"}, moved)
-            return meter
+
+            meter.measure({"tcp_drain": "live connection, moved"}, move)
+        return meter
+
+
+_TEXT = """
+From the kernel's run-time statistics (`BPF_ENABLE_STATS`), which take a clock reading into what they measure: so
+a program that returns at once is attached to the same hook ({least:.0f} to {most:.0f} ns a run, by the same
+statistics), and its time is taken off. Not in it: the tracepoint's own call, some ns. The sender is a Python
+process, so caches are as cold as a real application leaves them. TCP is scoped to a namespace: for a whole host
+a hash look-up goes. A connection makes about nine state changes in all, both ends counted; `tcp_drain` runs once
+a drain, nothing of the storage variant runs on the data path.
+"""
 
 
 def measure(bench: Bench) -> Section:
@@ -129,14 +144,16 @@ def measure(bench: Bench) -> Section:
     meters = [_tcp(bench, rounds, "storage"), _tcp(bench, rounds, "tracepoint"), _udp(bench, rounds)]
     section = Section("What each program costs")
     costs = [cost for meter in meters for cost in meter.costs]
-    section.text("_placeholder_")
+    empties = [ns for meter in meters for ns in meter.overhead]
+    section.text(_TEXT.strip().format(least=min(empties), most=max(empties)))
     section.table(
         ("program", "variant", "event", "ns an event", "events measured"),
-        [(f"`{c.program}`", c.variant, c.event, spread(c.rounds, "{:.0f}"), c.runs) for c in costs],
+        [(f"`{c.program}`", c.variant, c.event, spread(c.rounds, "{:.0f}"), f"{c.runs:,}") for c in costs],
     )
-    for variant in ("storage", "tracepoint"):
-        on_path = [c for c in costs if c.data_path and c.variant == variant]
-        worst = max(on_path, key=lambda c: c.ns, default=None)
-        figure = f"{worst.ns:.0f} ns (`{worst.program}`)" if worst else "nothing on the data path"
-        section.budgets.append(Budget(f"TCP programs, {variant}", "", figure, not worst or worst.ns <= 100))
+    what = "TCP, storage variant (the default)"
+    section.budgets.append(Budget(what, "0 on the data path", "no program there", True))
+    for cost in costs:
+        if cost.data_path:
+            what, figure = f"`{cost.program}`, {cost.event}", f"{spread(cost.rounds, '{:.0f}')} ns"
+            section.budgets.append(Budget(what, f"≤ {_BUDGET:.0f} ns", figure, cost.ns <= _BUDGET))
     return section

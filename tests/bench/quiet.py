@@ -51,9 +51,8 @@ class Meter:
 @contextlib.contextmanager
 def own_cgroup() -> Iterator[Meter]:
     """This process and its children are in a cgroup of their own."""
-    home = next(
-        line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"
-    )
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    home = next(line[3:] for line in lines if line.startswith("0::"))
     with spaces.make_cgroup() as folder:
         procs = folder / "cgroup.procs"
         procs.write_text(str(os.getpid()))

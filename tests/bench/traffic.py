@@ -55,15 +55,18 @@ def udp_edges(count: int) -> None:
 
 def tcp(count: int) -> None:
     """Requests and answers of one byte on one connection: four calls, four packets and more."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as server:
-            for end in (client, server):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for _ in range(count):
-                client.send(b"x")
-                server.recv(1)
-                server.send(b"x")
-                client.recv(1)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as server,
+    ):
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(count):
+            client.send(b"x")
+            server.recv(1)
+            server.send(b"x")
+            client.recv(1)
 
 
 def tcp_connections(count: int) -> None:

@@ -30,7 +30,7 @@ from weir.kernel import bpf, mounts
 
 ROOT = Path(__file__).parents[2]
 #: Seconds that anything here may take.
-PATIENCE = 60.0
+PATIENCE = 30.0
 _numbers = itertools.count(1)
 _SERVING = re.compile(r"msg=serving metrics=(http://\S+)/metrics")
 _PROG_NEXT_ID, _PROG_FD_BY_ID = 11, 13
@@ -172,7 +172,7 @@ class Agent:
         return self.page_when(lambda page: page.sum(name, **stage) >= wanted)
 
     def page_when(self, holds: Callable[[Page], bool], seconds: float = 10.0) -> Page:
-        """The first page for which ``holds``, or the last one in that time: the assertion that follows tells."""
+        """The first page for which ``holds``, or the last one in that time."""
         end = time.monotonic() + seconds
         while not holds(page := self.page()) and time.monotonic() < end:
             time.sleep(0.05)
@@ -228,7 +228,7 @@ def abandoned_mounts() -> list[str]:
         return []
     with contextlib.ExitStack() as stack:
         try:
-            lock = stack.enter_context(open(mounts.RUN / "lock", "rb"))
+            lock = stack.enter_context((mounts.RUN / "lock").open("rb"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileNotFoundError:
             return [str(path) for path in mounts.RUN.glob("*")]
@@ -245,7 +245,8 @@ def pins(instance: str) -> Path:
 
 def program_ids() -> set[int]:
     """Ids of all BPF programs that are loaded on this machine."""
-    found, last = set(), 0
+    found: set[int] = set()
+    last = 0
     while True:
         attr = bytearray(struct.pack("<III", last, 0, 0).ljust(128, b"\0"))
         last = _next_id(attr)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -63,34 +64,35 @@ def _header_trees() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("weir-headers-*"))
 
 
-@pytest.mark.parametrize("moment", [0.0, *(random.uniform(0.1, 1.3) for _ in range(4))], ids=str)
-def test_the_loader_is_killed(instance: str, netns: Netns, moment: float) -> None:
+def test_the_loader_is_killed(instance: str, netns: Netns) -> None:
     """`weir load` says so in one line; nothing it left is in the way; the next start counts."""
     trees = _header_trees()
-    loading = _start("load", "--instance", instance, "--netns", netns.name)
-    while loading.poll() is None and not (found := _children(loading.pid)):
-        time.sleep(0.002)
-    time.sleep(moment)
-    for loader in found:
-        with_pid = loader.pid
-        loader.kill()
-        assert with_pid
-    out, err = loading.communicate(timeout=60)
-    if loading.returncode:  # else it was done before
-        assert (loading.returncode, out) == (4, "")
-        assert len(err.splitlines()) == 1
-        assert "the loader was killed (signal 9)" in err
+    for moment in (0.0, *(random.uniform(0.1, 1.2) for _ in range(4))):
+        loading = _start("load", "--instance", instance, "--netns", netns.name)
+        while loading.poll() is None and not (found := _children(loading.pid)):
+            time.sleep(0.002)
+        time.sleep(moment)
+        for loader in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                loader.kill()
+        out, err = loading.communicate(timeout=60)
+        if loading.returncode:  # else it was done before
+            assert (loading.returncode, out) == (4, "")
+            assert len(err.splitlines()) == 1
+            assert "the loader was killed (signal 9)" in err
+            nothing_left(instance)
     assert counts(instance, netns)
     assert _header_trees() <= trees
 
 
-@pytest.mark.parametrize("moment", [random.uniform(0.3, 1.8) for _ in range(4)], ids=str)
-def test_the_agent_is_killed_while_it_starts(instance: str, netns: Netns, moment: float) -> None:
+def test_the_agent_is_killed_while_it_starts(instance: str, netns: Netns) -> None:
     """Its loader does not stay behind to be in the way of the next agent, which starts at once."""
-    starting = _start("run", "--instance", instance, "--netns", netns.name, "--listen", "127.0.0.1:0")
-    time.sleep(moment)
-    starting.kill()
-    starting.communicate(timeout=60)
+    for moment in (random.uniform(0.3, 1.8) for _ in range(5)):
+        starting = _start("run", "--instance", instance, "--netns", netns.name, "--listen", "127.0.0.1:0")
+        time.sleep(moment)
+        assert starting.poll() is None, starting.communicate()
+        starting.kill()
+        starting.communicate(timeout=60)
     assert counts(instance, netns)
 
 
@@ -127,24 +129,8 @@ def _garble(instance: str) -> None:
     (mounts.RUN / instance / "kernel.json").write_text('{"digest": "')
 
 
-def _list(instance: str) -> None:
-    (mounts.RUN / instance / "kernel.json").write_text("[]")
-
-
-def _no_facts(instance: str) -> None:
-    (mounts.RUN / instance / "kernel.json").unlink()
-
-
 def _no_link(instance: str) -> None:
     (pins(instance) / f"v{ABI}/links/tcp_state").unlink()
-
-
-def _no_map(instance: str) -> None:
-    (pins(instance) / f"v{ABI}/maps/edges").unlink()
-
-
-def _no_program(instance: str) -> None:
-    (pins(instance) / f"v{ABI}/progs/slot_fold").unlink()
 
 
 def _no_slots(instance: str) -> None:
@@ -155,7 +141,7 @@ def _no_run_folder(instance: str) -> None:
     shutil.rmtree(mounts.RUN / instance)
 
 
-DAMAGES = [_garble, _list, _no_facts, _no_link, _no_map, _no_program, _no_slots, _no_run_folder]
+DAMAGES = [_garble, _no_link, _no_slots, _no_run_folder]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__.strip("_"))
