@@ -25,9 +25,11 @@ static __always_inline u8 sock_locks(struct sock *sk)
 /* Nobody saw who began: the end that listens, or did and gave its port to those it accepted, is
  * the destination. A client that binds its port itself is taken for one too.
  */
-static __always_inline u32 role_of_old(struct sock *sk, struct owner *listener)
+static __always_inline u32 role_of_old(struct sock *sk, struct listener *listener)
 {
-	return listener || sock_locks(sk) & SOCK_BINDPORT_LOCK ? WEIR_DESTINATION : WEIR_SOURCE;
+	return (listener && listener->open) || sock_locks(sk) & SOCK_BINDPORT_LOCK
+		       ? WEIR_DESTINATION
+		       : WEIR_SOURCE;
 }
 
 static __always_inline void conn_adopt(struct sock *sk, struct owner *o)
@@ -47,13 +49,13 @@ static __always_inline void conn_adopt(struct sock *sk, struct owner *o)
 
 	if (!c || !tp)
 		return;
-	struct owner *listener = listener_find(sk, netns);
+	struct listener *listener = listener_find(sk, netns);
 
 	c->role = role_of_old(sk, listener);
 	if (o)
 		c->owner = *o;
 	else if (listener)
-		c->owner = *listener;
+		c->owner = listener->owner;
 	c->base_sent = c->sent = tcp_sent(tp);
 	c->base_received = c->received = tcp_received(sk, tp);
 	c->retransmitted = GET(tp, total_retrans);
@@ -124,7 +126,7 @@ int find_listeners(struct bpf_iter__task_file *ctx)
 		u32 netns = sock_netns(sk);
 
 		if (in_scope(sk, netns))
-			listener_add(sk, netns, &o);
+			listener_adopt(sk, netns, &o);
 	}
 #ifdef WEIR_UDP
 	if (is_inet(sk, IPPROTO_UDP))

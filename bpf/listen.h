@@ -13,7 +13,14 @@ struct listener_key {
 	u16 port;
 	u16 pad;
 };
-BPF_TABLE("hash", struct listener_key, struct owner, listeners, WEIR_LISTENERS);
+/* Several sockets may share a port (SO_REUSEPORT), and one that closes, as at a reload, must not
+ * take the owner of the others' connections with it: entries stay until newer ones push them out.
+ */
+struct listener {
+	struct owner owner; /* of the last one that began to listen */
+	u32 open;           /* sockets that listen now, as far as Weir saw them begin */
+};
+BPF_TABLE("lru_hash", struct listener_key, struct listener, listeners, WEIR_LISTENERS);
 
 static __always_inline void listener_of(struct sock *sk, u32 netns, struct listener_key *k)
 {
@@ -27,15 +34,16 @@ static __always_inline void listener_of(struct sock *sk, u32 netns, struct liste
 	k->port = tcp_local_port(sk);
 }
 
-static __always_inline struct owner *listener_find(struct sock *sk, u32 netns)
+/* Who listens, or listened last, on the port that a connection came in by. */
+static __always_inline struct listener *listener_find(struct sock *sk, u32 netns)
 {
 	struct listener_key k;
 
 	listener_of(sk, netns, &k);
-	struct owner *o = listeners.lookup(&k);
+	struct listener *l = listeners.lookup(&k);
 
-	if (o)
-		return o;
+	if (l)
+		return l;
 	__builtin_memset(k.addr, 0, 16);
 	return listeners.lookup(&k);
 }
@@ -43,10 +51,27 @@ static __always_inline struct owner *listener_find(struct sock *sk, u32 netns)
 static __always_inline void listener_add(struct sock *sk, u32 netns, struct owner *o)
 {
 	struct listener_key k;
+	struct listener fresh = {.owner = *o, .open = 1};
 
 	listener_of(sk, netns, &k);
-	if (listeners.update(&k, o))
+	struct listener *l = listeners.lookup(&k);
+
+	if (l) {
+		l->owner = *o;
+		ADD(l->open, 1);
+	} else if (listeners.update(&k, &fresh)) {
 		event(WEIR_EV_LISTENER_FULL);
+	}
+}
+
+/* One that was there before: found more than once, counted once. */
+static __always_inline void listener_adopt(struct sock *sk, u32 netns, struct owner *o)
+{
+	struct listener_key k;
+	struct listener fresh = {.owner = *o, .open = 1};
+
+	listener_of(sk, netns, &k);
+	listeners.insert(&k, &fresh);
 }
 
 static __always_inline void listener_remove(struct sock *sk, u32 netns)
@@ -54,7 +79,10 @@ static __always_inline void listener_remove(struct sock *sk, u32 netns)
 	struct listener_key k;
 
 	listener_of(sk, netns, &k);
-	listeners.delete(&k);
+	struct listener *l = listeners.lookup(&k);
+
+	if (l && l->open)
+		ADD(l->open, -1);
 }
 
 #endif

@@ -46,6 +46,17 @@ static __always_inline struct conn *conn_begin(struct sock *sk, struct conn *lef
 	return conn_new(sk, now);
 }
 
+/* Nobody saw it begin: it was accepted if that is sure or if its local port is listened on. */
+static __always_inline void conn_judge(struct sock *sk, struct conn *c, u32 netns, int accepted)
+{
+	struct listener *l = listener_find(sk, netns);
+
+	accepted |= l && l->open;
+	c->role = accepted ? WEIR_DESTINATION : WEIR_SOURCE;
+	if (l && accepted)
+		c->owner = l->owner;
+}
+
 static __always_inline void on_established(struct sock *sk, int old, u32 netns, u64 now)
 {
 	struct conn *c = conn_find(sk);
@@ -55,11 +66,7 @@ static __always_inline void on_established(struct sock *sk, int old, u32 netns, 
 		c = conn_begin(sk, c, now);
 		if (!c)
 			return;
-		struct owner *o = listener_find(sk, netns);
-
-		c->role = old == TCP_SYN_RECV || o ? WEIR_DESTINATION : WEIR_SOURCE;
-		if (o)
-			c->owner = *o;
+		conn_judge(sk, c, netns, old == TCP_SYN_RECV);
 	}
 	if (!conn_place(sk, c, netns, now)) {
 		tracked_add(-1);
@@ -154,11 +161,7 @@ static __always_inline void on_untracked(struct sock *sk, u32 netns, u64 now)
 
 	if (!c)
 		return;
-	struct owner *o = listener_find(sk, netns);
-
-	c->role = o ? WEIR_DESTINATION : WEIR_SOURCE;
-	if (o)
-		c->owner = *o;
+	conn_judge(sk, c, netns, 0);
 	tracked_add(1);
 	if (conn_late(sk, c, netns, now)) {
 		conn_end(sk, c);
@@ -225,38 +228,6 @@ static __always_inline void on_destroy(struct sock *sk)
 		tracked_add(-1);
 	}
 	conn_drop(sk);
-}
-
-/* The socket may be missing (nobody listened) or be a request's or TIME_WAIT's small one, which has
- * no more than its common part; where Weir is scoped, what cannot be placed is not ours.
- */
-static __always_inline void reset_unmatched(struct sock *sk)
-{
-#ifdef WEIR_SCOPE_NETNS
-	u32 netns = sk ? sock_netns(sk) : 0;
-
-	if (!scope_netns.lookup(&netns))
-		return;
-#endif
-#if defined(WEIR_SCOPE_CGROUP) || defined(WEIR_SCOPE_PORT)
-	return;
-#endif
-	event(WEIR_EV_RESET_UNMATCHED);
-}
-
-static __always_inline void on_reset(struct sock *sk, int sent)
-{
-	struct conn *c = sk ? conn_find(sk) : NULL;
-	struct weir_slot *s = c && c->slot ? slot_at(c->slot) : NULL;
-
-	if (!c)
-		reset_unmatched(sk);
-	else if (!s)
-		return; /* a refused connect is a failure and counted as one */
-	else if (sent)
-		ADD(s->resets_sent, 1);
-	else
-		ADD(s->resets_received, 1);
 }
 
 #endif

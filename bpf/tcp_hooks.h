@@ -15,6 +15,7 @@
 #ifndef WEIR_TCP_HOOKS_H
 #define WEIR_TCP_HOOKS_H
 
+#include "reset.h"
 #include "tcp.h"
 
 #ifdef WEIR_ITERATORS

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.peers.netns import Wire, make_wire
+from tests.kernel.peers.netns import Wire, make_netns, make_wire
 from tests.kernel.peers.process import Peer, address
 from tests.kernel.peers.tcp import attempt, tcp_pair
 from tests.kernel.peers.udp import udp_pair
@@ -249,3 +250,26 @@ def test_start_to_first_byte(road: Wire) -> None:
     started = time.monotonic()
     with watching(road.client):
         assert time.monotonic() - started < 30
+
+
+@variants
+def test_a_listener_that_leaves_its_group(variant: str) -> None:
+    """One of two sockets that share a port (SO_REUSEPORT) closes, as at a reload: the owner stays known."""
+    script = """
+import socket
+def listen(port):
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind(("127.0.0.1", port)); s.listen(); return s
+a = listen(0); port = a.getsockname()[1]; b = listen(port); b.close()
+c = socket.create_connection(("127.0.0.1", port)); d, _ = a.accept(); c.sendall(b"x" * 1009)
+got = 0
+while got < 1009: got += len(d.recv(4096))
+c.close(); d.close(); print(port)
+"""
+    with make_netns() as alone, watching(alone, variant=variant) as watch:
+        port = int(alone.run(sys.executable, "-c", script))
+        watch.until(lambda: watch.tcp(alone, DESTINATION, port).closed == 1)
+        (row,) = watch.rows(alone, DESTINATION, port)
+        assert int(row["received_bytes"]) == 1009
+        assert row["key"]["comm"].decode().startswith("python")
+        assert int(row["tgid"]) > 0

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Prometheus scrapes a real agent; its linter and OpenMetrics readers have nothing to say."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import shutil
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from tests.kernel.agents import Agent, both, own_instance, until
+from tests.kernel.peers.netns import Netns, Wire, make_wire
+from tests.kernel.peers.tcp import tcp_pair
+from tests.kernel.peers.udp import udp_pair
+
+_CONFIG = """\
+global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+scrape_configs:
+  - job_name: weir
+    static_configs: [{{targets: ["{target}"]}}]
+"""
+
+
+class Prometheus:
+    """Debian's server with one target, in a folder of the test's own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def query(self, text: str) -> dict[str, float]:
+        """Instant query: value of the label ``reporter`` (or "") -> value."""
+        rows = self._get("query", query=text)["result"]
+        return {row["metric"].get("reporter", ""): float(row["value"][1]) for row in rows}
+
+    def targets(self) -> list[tuple[str, str]]:
+        """Health and last error of each."""
+        return [(t["health"], t["lastError"]) for t in self._get("targets")["activeTargets"]]
+
+    def _get(self, what: str, **arguments: str) -> Any:
+        with urllib.request.urlopen(
+            f"{self._url}/api/v1/{what}?{urllib.parse.urlencode(arguments)}", timeout=10
+        ) as reply:
+            return json.load(reply)["data"]
+
+    def up(self) -> bool:
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(f"{self._url}/-/ready", timeout=5).status == 200  # type: ignore[no-any-return]
+        return False
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed")
+    (folder / "prometheus.yml").write_text(_CONFIG.format(target=target))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [
+        "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={address}", "--log.level=warn",
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            server = Prometheus(f"http://{address}")
+            until(server.up)
+            yield server
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def road() -> Iterator[Wire]:
+    with make_wire() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def agent(road: Wire) -> Iterator[Agent]:
+    """One agent for all tests here, with traffic behind it."""
+    with own_instance() as name, Agent(name, (road.client, road.server)).ready() as started:
+        yield started
+
+
+def _traffic(road: Wire) -> tuple[int, int]:
+    """23 connections and 97 datagrams, answered; the service ports."""
+    with tcp_pair(road.client, road.server) as pair, udp_pair(road.client, road.server) as udp:
+        for _ in range(23):
+            pair.run("send", 1009, reply=503)
+        udp.run("send", 97, 211, reply=13)
+        return pair.port, udp.ports[0]
+
+
+def test_totals_agree_by_query(agent: Agent, road: Wire, tmp_path: Path) -> None:
+    with prometheus(tmp_path, agent.url.removeprefix("http://")) as server:
+        until(lambda: server.query("up{job='weir'}") == {"": 1.0})
+        tcp, udp = _traffic(road)
+        expected = {
+            f"sum by (reporter) (weir_tcp_sent_bytes_total{{destination_port='{tcp}'}})": 23 * 1009,
+            f"sum by (reporter) (weir_tcp_received_bytes_total{{destination_port='{tcp}'}})": 23 * 503,
+            f"sum by (reporter) (weir_tcp_connections_opened_total{{destination_port='{tcp}'}})": 23,
+            f"sum by (reporter) (weir_tcp_connections_closed_total{{destination_port='{tcp}'}})": 23,
+            f"sum by (reporter) (weir_udp_sent_bytes_total{{destination_port='{udp}'}})": 97 * 211,
+            f"sum by (reporter) (weir_udp_received_bytes_total{{destination_port='{udp}'}})": 97 * 13,
+            f"sum by (reporter) (weir_udp_sent_datagrams_total{{destination_port='{udp}'}})": 97,
+        }
+        wanted = {query: {"source": value, "destination": value} for query, value in expected.items()}
+        until(lambda: {query: server.query(query) for query in wanted} == wanted, 10)
+        assert {query: server.query(query) for query in wanted} == wanted
+        durations = f"weir_tcp_connect_duration_seconds_count{{destination_port='{tcp}'}}"
+        assert server.query(f"sum by (reporter) ({durations})") == {"source": 23}
+        assert server.targets() == [("up", "")]
+
+
+def test_promtool_has_nothing_to_say(agent: Agent, road: Wire) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    _traffic(road)
+    agent.fresh()
+    text = agent.get("/metrics")[2]
+    command = ["promtool", "check", "metrics"]
+    done = subprocess.run(command, input=text, text=True, capture_output=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_openmetrics(agent: Agent, road: Wire) -> None:
+    port, _ = _traffic(road)
+    agent.page_when(lambda p: both(p, "weir_tcp_sent_bytes_total", port) == (23_207, 23_207))
+    accept = "application/openmetrics-text; version=1.0.0"
+    status, kind, text = agent.get("/metrics", Accept=accept)
+    assert (status, kind.split(";")[0]) == (200, "application/openmetrics-text")
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    sent = [s for s in found["weir_tcp_sent_bytes"].samples if s.labels["destination_port"] == str(port)]
+    assert {s.labels["reporter"]: s.value for s in sent} == {"source": 23_207, "destination": 23_207}
+    assert found["weir_tcp_sent_bytes"].unit == "bytes"
+
+
+def test_a_packed_page_is_the_same(agent: Agent) -> None:
+    request = urllib.request.Request(f"{agent.url}/metrics", headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        assert reply.headers["Content-Encoding"] == "gzip"
+        text = gzip.decompress(reply.read()).decode()
+    names = [line for line in text.splitlines() if line.startswith("# TYPE")]
+    assert names == [line for line in agent.get("/metrics")[2].splitlines() if line.startswith("# TYPE")]
+
+
+def test_many_scrapes_at_once(agent: Agent) -> None:
+    """More readers than the server has threads: all get a whole page."""
+    command = ["curl", "-sf", "--parallel", "--parallel-immediate", "--max-time", "10"]
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    pages = [
+        part
+        for _ in range(23)
+        for part in ("-o", "/dev/null", "-w", "%{http_code}\n", f"{agent.url}/metrics")
+    ]
+    done = subprocess.run([*command, *pages], text=True, capture_output=True, check=False, timeout=30)
+    assert done.stdout.split() == ["200"] * 23
+
+
+def test_an_agent_without_traffic_has_a_page(netns: Netns) -> None:
+    with own_instance() as name, Agent(name, (netns,)).ready() as quiet:
+        page = quiet.page()
+        assert page.sum("weir_agent_edges") == 0
+        assert page.sum("weir_agent_plane_up", plane="tcp") == 1
+        assert page.sum("weir_agent_build_info") == 1
