@@ -16,6 +16,9 @@
 /* include/net/sock.h: the application chose the local address, the local port */
 #define SOCK_BINDADDR_LOCK 4
 #define SOCK_BINDPORT_LOCK 8
+/* include/uapi/linux/stat.h */
+#define S_IFMT             0170000
+#define S_IFSOCK           0140000
 
 static __always_inline u8 sock_locks(struct sock *sk)
 {
@@ -72,6 +75,7 @@ static __always_inline void conn_adopt(struct sock *sk, struct owner *o)
 		conn_live(c, s);
 }
 
+#ifdef HAVE_BPF_FUNC_sock_from_file
 static __always_inline struct sock *file_sock(struct file *file)
 {
 	if (!file)
@@ -80,6 +84,19 @@ static __always_inline struct sock *file_sock(struct file *file)
 
 	return sock ? sock->sk : NULL;
 }
+#else
+/* Before Linux 5.11: a file of a socket's inode, whose socket points back to it. */
+static __always_inline struct sock *file_sock(struct file *file)
+{
+	struct inode *inode = file ? PROBE(file, f_inode) : NULL;
+
+	if (!inode || (PROBE(inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	struct socket *sock = PROBE(file, private_data);
+
+	return sock && PROBE(sock, file) == file ? PROBE(sock, sk) : NULL;
+}
+#endif
 
 static __always_inline int is_inet(struct sock *sk, u16 proto)
 {
@@ -88,7 +105,9 @@ static __always_inline int is_inet(struct sock *sk, u16 proto)
 	return (family == AF_INET || family == AF_INET6) && GET(sk, sk_protocol) == proto;
 }
 
-#ifdef WEIR_UDP
+/* Iterators have socket storage since 5.11 too; without it a UDP socket is known from its first datagram. */
+#if defined(WEIR_UDP) && defined(HAVE_BPF_FUNC_sock_from_file)
+#define ADOPT_UDP
 static __always_inline void udp_adopt(struct sock *sk, struct owner *o)
 {
 	u16 lport = GET(sk, __sk_common.skc_num);
@@ -128,7 +147,7 @@ int find_listeners(struct bpf_iter__task_file *ctx)
 		if (in_scope(sk, netns))
 			listener_adopt(sk, netns, &o);
 	}
-#ifdef WEIR_UDP
+#ifdef ADOPT_UDP
 	if (is_inet(sk, IPPROTO_UDP))
 		udp_adopt(sk, &o);
 #endif

@@ -95,6 +95,13 @@ def _parse(path: Path) -> Iterable[tuple[str, int, Any]]:
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
+        if root is None or root.tag.endswith(":null"):
+            return []
+        if isinstance(root, yaml.MappingNode):
+            return [
+                (str(key.value), key.start_mark.line + 1, loader.construct_object(value, deep=True))
+                for key, value in root.value
+            ]
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -104,11 +111,4 @@ def _parse(path: Path) -> Iterable[tuple[str, int, Any]]:
         line = f" line {where.line + 1}:" if where else ""
         why = " ".join(str(getattr(error, "problem", error)).split())
         raise ConfigError(f"--config {path}:{line} not YAML ({why})") from None
-    if root is None:
-        return []
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"--config {path}: write settings as KEY: VALUE lines, as interval: 5")
-    return [
-        (str(key.value), key.start_mark.line + 1, loader.construct_object(value, deep=True))
-        for key, value in root.value
-    ]
+    raise ConfigError(f"--config {path}: write settings as KEY: VALUE lines, as interval: 5")

@@ -30,9 +30,16 @@ class Logfmt(logging.Formatter):
 
 def _quote(value: object) -> str:
     text = str(value)
-    if text and not any(c in text for c in ' "=\n\t\\'):
+    if text.isprintable() and text and not any(c in text for c in ' "=\\'):
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(char: str) -> str:
+    """No character ends the line, the quotes, or does something to a terminal."""
+    if char in '"\\':
+        return "\\" + char
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
 
 
 class RateLimit(logging.Filter):

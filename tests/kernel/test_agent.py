@@ -63,7 +63,7 @@ def test_counting_goes_on_between_two_agents(instance: str, wire: Wire, how: sig
     rising = Rising()
     with tcp_pair(wire.client, wire.server) as pair:
         long = None
-        for number in range(1, 4):
+        for number in (1, 2):
             with Agent(instance, (wire.client, wire.server)).ready() as agent:
                 rising.see(agent.page())
                 long = long or pair.open()
@@ -81,7 +81,7 @@ def test_counting_goes_on_between_two_agents(instance: str, wire: Wire, how: sig
         with Agent(instance, (wire.client, wire.server)).ready() as agent:
             page = agent.fresh()
             rising.see(page)
-            assert both(page, SENT, pair.port) == (3 * (1512 + 10_016),) * 2
+            assert both(page, SENT, pair.port) == (2 * (1512 + 10_016),) * 2
             assert both(page, "weir_tcp_connections", pair.port) == (1, 1)
 
 
@@ -124,7 +124,7 @@ def test_counters_never_go_down(instance: str, netns: Netns) -> None:
     chance, rising = random.Random(seed), Rising()
     with Peer(netns) as client, Peer(netns) as server:
         street = Street(client, server)
-        for kind in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+        for kind in (signal.SIGKILL, signal.SIGTERM):
             with Agent(instance, (netns,), "--idle", "1").ready() as agent, _scraping(agent, rising):
                 stays = street.visit(chance.randrange(7), 1009, stay=True)
                 end = time.monotonic() + chance.uniform(2.0, 3.5)
@@ -140,7 +140,7 @@ def test_counters_never_go_down(instance: str, netns: Netns) -> None:
             assert page.sum("weir_agent_edges") == 2, f"seed {seed}"
             assert both(page, SENT, Street.PORT) == (street.sent, street.sent), f"seed {seed}"
             assert both(page, "weir_tcp_connections", Street.PORT) == (1, 1)
-    assert rising.pages > 40
+    assert rising.pages > 20
 
 
 class _scraping:  # noqa: N801 used as a context manager only

@@ -53,9 +53,11 @@ class Prometheus:
             return json.load(reply)["data"]
 
     def up(self) -> bool:
-        with contextlib.suppress(OSError):
-            return urllib.request.urlopen(f"{self._url}/-/ready", timeout=5).status == 200  # type: ignore[no-any-return]
-        return False
+        try:
+            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except OSError:
+            return False
 
 
 @contextlib.contextmanager

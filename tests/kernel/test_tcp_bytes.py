@@ -33,7 +33,8 @@ def road() -> Iterator[Wire]:
 def watch(request: pytest.FixtureRequest, road: Wire) -> Iterator[Watch]:
     with watching(road.client, road.server, variant=request.param) as made:
         yield made
-        nothing_lost(made, "claim_lost", "reset_unmatched")
+        # a preemptible kernel skips a program that interrupts itself: seen later, and counted all the same
+        nothing_lost(made, "claim_lost", "reset_unmatched", "late_close", "untracked")
 
 
 @pytest.fixture(autouse=True)

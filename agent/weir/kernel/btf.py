@@ -53,6 +53,8 @@ class Btf:
             raise BtfError("no BTF magic (0xEB9F)")
         self._types = data[head + type_off : head + type_off + type_len]
         self._strings = data[head + str_off : head + str_off + str_len]
+        if len(self._types) < type_len or len(self._strings) < str_len:
+            raise BtfError("BTF that is cut short")
         self._at = [0]
         self._by_name: dict[int, list[int]] = {}
         self._scan()

@@ -22,6 +22,7 @@ _EMPTY = (
     "linux/log2.h", "linux/types.h", "linux/bpf_common.h", "linux/bpf.h", "asm/page.h",
     "uapi/linux/bpf.h", "uapi/linux/if_packet.h", "uapi/linux/if_ether.h",
 )  # fmt: skip
+_NO_HELPER = 0x7FFFFFFF
 _VERSION = """\
 #define LINUX_VERSION_CODE {code}
 #define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))
@@ -142,14 +143,21 @@ class HeaderTree:
 def helper_ids(types: Btf, libbcc: bytes) -> str:
     """``enum bpf_func_id`` of this kernel, plus the names that BCC's own header wants.
 
-    BCC's helpers.h names every helper its version knew; those which the kernel lacks get
-    number 0, so that a program calling one is refused by the verifier.
+    BCC's helpers.h names every helper its version knew; those which the kernel lacks get a
+    number that no kernel has, so that the verifier refuses a program that calls one. (Not 0: clang
+    takes a call of the null pointer for unreachable and silently drops the program around it.)
     """
     known = types.enum("bpf_func_id")
     names = {n.decode() for n in re.findall(rb"BPF_FUNC_[a-z0-9_]+", libbcc)}
     rows = [f"{n} = {v}" for n, v in known.items() if n.startswith("BPF_FUNC_")]
-    rows += [f"{n} = 0" for n in sorted(names - known.keys())]
+    rows += [f"{n} = {_NO_HELPER}" for n in sorted(names - known.keys())]
     return "enum bpf_func_id { " + ", ".join(rows) + " };\n"
+
+
+def helpers_present(types: Btf) -> str:
+    """``HAVE_BPF_FUNC_<name>`` for every helper that this kernel has."""
+    known = (name for name in types.enum("bpf_func_id") if name.startswith("BPF_FUNC_"))
+    return "".join(f"#define HAVE_{name} 1\n" for name in known)
 
 
 def enum_constants(types: Btf) -> str:
@@ -173,7 +181,7 @@ def write_tree(folder: Path, types: Btf, wanted: list[Wanted], shim: str, libbcc
     tree = HeaderTree(types, wanted)
     _write(
         include / "weir_kernel.h",
-        helper_ids(types, libbcc) + enum_constants(types) + tree.kernel_header(),
+        helper_ids(types, libbcc) + helpers_present(types) + enum_constants(types) + tree.kernel_header(),
     )
 
 

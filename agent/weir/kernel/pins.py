@@ -130,6 +130,8 @@ class Instance:
                 self._sweep()
                 if not self.loaded():  # a start that failed leaves nothing
                     Path(file.name).unlink(missing_ok=True)
+                    if who == "run" and not self.pins.exists():
+                        shutil.rmtree(self.run, ignore_errors=True)
                     _rmdir(self.run)
                     self.leave()
 
