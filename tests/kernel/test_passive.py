@@ -25,7 +25,7 @@ _HARMLESS = {
     # the maps' own functions, which the kernel calls directly
     "__htab_map_lookup_elem", "htab_map_delete_elem", "htab_map_update_elem", "htab_lru_map_update_elem",
     "queue_stack_map_push_elem",
-    "stack_map_pop_elem", "trie_lookup_elem",
+    "stack_map_pop_elem", "trie_lookup_elem", "percpu_array_map_lookup_elem",
 }  # fmt: skip
 _CGROUP = (bpf.CGROUP_SKB, bpf.CGROUP_SOCK)
 
