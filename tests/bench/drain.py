@@ -89,9 +89,9 @@ def _slope(points: Sequence[Point], name: str) -> float:
 
 
 _TEXT = """
-Live connections in one namespace, both ends on `lo`; Weir follows each end, so N live connections here are N
-sockets. *Idle*: nothing moved since the drain before; *moved*: one byte over each. Times are of the iterator
-(`Drainer.drain`); the copy of the slots comes on top.
+Live connections in one namespace, both ends on `lo`; Weir follows each end, so N live connections here
+are N sockets. *Idle*: nothing moved since the drain before; *moved*: one byte over each. Times are of the
+iterator (`Drainer.drain`); the copy of the slots comes on top.
 """
 
 

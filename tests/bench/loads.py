@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +58,7 @@ def iperf(bench: Bench) -> Iterator[Load]:
         _until_open(bench, 5201)
 
         def once(seconds: float) -> tuple[float, float]:
-            client = ("iperf3", "-c", "127.0.0.1", "-t", str(max(2, round(seconds))), "-J")
+            client = ("iperf3", "-c", "127.0.0.1", "-t", str(max(1, math.ceil(seconds))), "-J")
             end = json.loads(run(*spaces.inside(bench.netns, *client, cpu=1)))["end"]["sum_received"]
             return float(end["bits_per_second"]) / 1e9, float(end["bytes"]) / 1e6
 

@@ -133,7 +133,7 @@ def sweep() -> None:
         shutil.rmtree(mounts.RUN / folder)
     cgroup2 = mounts.find("cgroup2")
     for folder in _dead(cgroup2) if cgroup2 else ():
-        (cgroup2 / folder).rmdir()  # type: ignore[operator]
+        (cgroup2 / folder).rmdir()
 
 
 def _dead(folder: Path) -> list[str]:

@@ -38,7 +38,7 @@ def udp_flows(count: int) -> None:
             servers[at].recv(64)
 
 
-def udp_sockets(count: int) -> None:
+def udp_made(count: int) -> None:
     """Sockets that are opened and closed."""
     for _ in range(count):
         socket.socket(type=socket.SOCK_DGRAM).close()
@@ -82,7 +82,7 @@ def tcp_connections(count: int) -> None:
 
 
 KINDS: dict[str, Callable[[int], None]] = {
-    f.__name__: f for f in (udp, udp_flows, udp_sockets, udp_edges, tcp, tcp_connections)
+    f.__name__: f for f in (udp, udp_flows, udp_made, udp_edges, tcp, tcp_connections)
 }
 
 if __name__ == "__main__":
