@@ -7,6 +7,7 @@ import argparse
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -62,6 +63,13 @@ def _all(names: list[str], quick: bool) -> int:
     return 1 if failed else 0
 
 
+def _alone() -> socket.socket:
+    """A name that one process of a host can have, gone with it; OSError if another one has it."""
+    name = socket.socket(socket.AF_UNIX)
+    name.bind("\0weir-bench")
+    return name
+
+
 def main() -> int:
     """Exit code 0 if all that was asked for was measured, met or not; 1 if something failed."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure what Weir costs.")
@@ -75,6 +83,10 @@ def main() -> int:
         parser.error("must be root: namespaces and BPF programs are made")
     if missing := [tool for tool in _TOOLS if not shutil.which(tool)]:
         parser.error(f"not installed: {', '.join(missing)}; scripts/setup --tests installs them")
+    try:
+        alone = _alone()
+    except OSError:
+        parser.error("another run of this script is measuring on this host; wait for its end")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hold = mounts.Hold()
     try:
@@ -82,6 +94,7 @@ def main() -> int:
         return _all([name for name in BENCHES if name in (asked.names or BENCHES)], asked.quick)
     finally:
         hold.release()
+        alone.close()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from tests.bench.figures import Section, verdict
 _HEAD = """<!-- Written by scripts/bench; changes by hand are lost. -->
 # Benchmarks
 
-What Weir costs, against the budgets of its design. Every figure comes from one command, as root, on a machine
-that does nothing else:
+What Weir costs, against the budgets of its design. Every figure comes from one command, as root. Run it on a
+machine that does nothing else; each chapter says what the load was when it began:
 
 ```
 scripts/bench            # all of it, about {minutes} minutes; writes this page
