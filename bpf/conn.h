@@ -26,7 +26,7 @@ struct conn {
 	u32 slot;
 	u32 role;
 	struct owner owner;
-	u32 pad;
+	u32 reset; /* a RST came while it was opening */
 };
 
 BPF_ARRAY(tracked, u64, 1);

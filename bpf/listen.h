@@ -19,6 +19,8 @@ struct listener_key {
 struct listener {
 	struct owner owner; /* of the last one that began to listen */
 	u32 open;           /* sockets that listen now, as far as Weir saw them begin */
+	u64 began; /* the last ones that began and ended: an event may come twice (tcp.h) */
+	u64 ended;
 };
 BPF_TABLE("lru_hash", struct listener_key, struct listener, listeners, WEIR_LISTENERS);
 
@@ -51,15 +53,17 @@ static __always_inline struct listener *listener_find(struct sock *sk, u32 netns
 static __always_inline void listener_add(struct sock *sk, u32 netns, struct owner *o)
 {
 	struct listener_key k;
-	struct listener fresh = {.owner = *o, .open = 1};
+	struct listener fresh = {.owner = *o, .open = 1, .began = (u64)sk};
 
 	listener_of(sk, netns, &k);
 	struct listener *l = listeners.lookup(&k);
 
-	if (l) {
+	if (l && l->began != (u64)sk) {
 		l->owner = *o;
+		l->began = (u64)sk;
+		l->ended = 0;
 		ADD(l->open, 1);
-	} else if (listeners.update(&k, &fresh)) {
+	} else if (!l && listeners.update(&k, &fresh)) {
 		event(WEIR_EV_LISTENER_FULL);
 	}
 }
@@ -81,8 +85,11 @@ static __always_inline void listener_remove(struct sock *sk, u32 netns)
 	listener_of(sk, netns, &k);
 	struct listener *l = listeners.lookup(&k);
 
-	if (l && l->open)
+	if (l && l->open && l->ended != (u64)sk) {
+		l->ended = (u64)sk;
+		l->began = 0;
 		ADD(l->open, -1);
+	}
 }
 
 #endif

@@ -30,7 +30,7 @@ static __always_inline void on_reset(struct sock *sk, int sent)
 	if (!c)
 		reset_unmatched(sk);
 	else if (!s)
-		return; /* a refused connect is a failure and counted as one */
+		c->reset = 1; /* a refused connect is a failure and counted as one */
 	else if (sent)
 		ADD(s->resets_sent, 1);
 	else

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* tcp.h: the life of a TCP connection, from its state changes. One set of handlers; the entry
  * points (tp_btf, raw tracepoint, kprobe) are in tcp_hooks.h.
+ *
+ * Each event may come twice: the kernel skips a program that is already running on its CPU (and
+ * counts the miss), which a preemption or a softirq brings about, so the loader attaches it twice
+ * (plan.py), and the second one finds done what the first one did.
  */
 #ifndef WEIR_TCP_H
 #define WEIR_TCP_H
@@ -35,12 +39,25 @@ static __always_inline void conn_live(struct conn *c, struct weir_slot *s)
 		ADD(s->live, 1);
 }
 
+static __always_inline void conn_over(struct conn *c)
+{
+	struct weir_slot *s = slot_at(c->slot);
+	u64 before = swap(&c->phase, CONN_LIVE, CONN_ENDED);
+
+	if (s && before == CONN_LIVE) {
+		ADD(s->live, -1);
+		ADD(s->closed, 1);
+	}
+	c->phase = CONN_ENDED;
+	tracked_add(-1);
+}
+
 /* A new connection's state; what an earlier one left on the same socket (or address) goes first. */
 static __always_inline struct conn *conn_begin(struct sock *sk, struct conn *left, u64 now)
 {
 	if (left) {
 		if (left->phase != CONN_ENDED)
-			tracked_add(-1);
+			conn_over(left); /* neither its close nor its end was seen */
 		conn_drop(sk);
 	}
 	return conn_new(sk, now);
@@ -57,11 +74,23 @@ static __always_inline void conn_judge(struct sock *sk, struct conn *c, u32 netn
 		c->owner = l->owner;
 }
 
+/* What another connection left on this socket, or on another one at its address: the kernel's counters
+ * of one connection never go down.
+ */
+static __always_inline int conn_stale(struct sock *sk, struct conn *c)
+{
+	struct tcp_sock *tp = tcp_of(sk);
+
+	return tp && (ONCE(c->sent) > tcp_sent(tp) || ONCE(c->received) > tcp_received(sk, tp));
+}
+
 static __always_inline void on_established(struct sock *sk, int old, u32 netns, u64 now)
 {
 	struct conn *c = conn_find(sk);
 	int fresh = !c || c->phase != CONN_OPENING;
 
+	if (c && c->phase == CONN_LIVE && !conn_stale(sk, c))
+		return; /* the event's other copy */
 	if (fresh) {
 		c = conn_begin(sk, c, now);
 		if (!c)
@@ -105,20 +134,11 @@ static __always_inline u32 failure_of(struct sock *sk)
 
 static __always_inline void conn_end(struct sock *sk, struct conn *c)
 {
-	struct weir_slot *s = slot_at(c->slot);
-
 	account(sk, c, 1);
-	u64 before = swap(&c->phase, CONN_LIVE, CONN_ENDED);
-
-	if (s && before == CONN_LIVE) {
-		ADD(s->live, -1);
-		ADD(s->closed, 1);
-	}
-	c->phase = CONN_ENDED;
-	tracked_add(-1);
+	conn_over(c);
 }
 
-static __always_inline void on_failed(struct sock *sk, struct conn *c, u32 netns, u64 now)
+static __always_inline void on_failed(struct sock *sk, struct conn *c, u32 why, u32 netns, u64 now)
 {
 	if (!conn_place(sk, c, netns, now)) {
 		tracked_add(-1);
@@ -128,7 +148,7 @@ static __always_inline void on_failed(struct sock *sk, struct conn *c, u32 netns
 	struct weir_slot *s = slot_at(c->slot);
 
 	if (s) {
-		ADD(s->failed[failure_of(sk)], 1);
+		ADD(s->failed[why < WEIR_FAILURES ? why : WEIR_ABORTED], 1);
 		s->active_ns = now;
 	}
 	conn_end(sk, c); /* with the SYNs that were sent again */
@@ -156,14 +176,16 @@ static __always_inline void on_untracked(struct sock *sk, u32 netns, u64 now)
 
 	if (!ready || !*ready)
 		return;
-	event(WEIR_EV_UNTRACKED);
 	struct conn *c = conn_make(sk);
 
-	if (!c)
+	if (!c) {
+		event(WEIR_EV_STORAGE_FAILED);
 		return;
+	}
 	conn_judge(sk, c, netns, 0);
 	tracked_add(1);
 	if (conn_late(sk, c, netns, now)) {
+		event(WEIR_EV_UNTRACKED);
 		conn_end(sk, c);
 	} else {
 		tracked_add(-1);
@@ -173,6 +195,8 @@ static __always_inline void on_untracked(struct sock *sk, u32 netns, u64 now)
 
 static __always_inline void on_state(struct sock *sk, int old, int new)
 {
+	if (new != TCP_SYN_SENT &&new != TCP_ESTABLISHED &&new != TCP_LISTEN &&new != TCP_CLOSE)
+		return;
 	u16 family = GET(sk, __sk_common.skc_family);
 
 	if (GET(sk, sk_protocol) != IPPROTO_TCP || (family != AF_INET && family != AF_INET6))
@@ -185,7 +209,10 @@ static __always_inline void on_state(struct sock *sk, int old, int new)
 	struct conn *c;
 
 	if (new == TCP_SYN_SENT) {
-		c = conn_begin(sk, conn_find(sk), now);
+		c = conn_find(sk);
+		if (c && c->phase == CONN_OPENING)
+			return; /* the event's other copy */
+		c = conn_begin(sk, c, now);
 		if (c) {
 			c->role = WEIR_SOURCE;
 			current_owner(&c->owner);
@@ -206,27 +233,46 @@ static __always_inline void on_state(struct sock *sk, int old, int new)
 		if (!c && old != TCP_SYN_SENT && old != TCP_SYN_RECV)
 			on_untracked(sk, netns, now);
 		else if (c && old == TCP_SYN_SENT)
-			on_failed(sk, c, netns, now);
+			on_failed(sk, c, failure_of(sk), netns, now);
 		else if (c && (c->phase == CONN_LIVE || conn_late(sk, c, netns, now)))
 			conn_end(sk, c);
 	}
 }
 
-/* Second chance: the kernel skips a program that is already running on this CPU (it counts the
- * miss), so a close in a softirq that met on_state is caught here, where the socket goes.
+/* Opening still when its socket goes: the kernel has an RTT only of connections that were established.
+ * The application has taken sk_err by now, so the reason comes from what was seen on the way.
  */
+static __always_inline void opening_destroyed(struct sock *sk, struct conn *c)
+{
+	struct tcp_sock *tp = tcp_of(sk);
+	u32 netns = sock_netns(sk), why = c->reset ? WEIR_REFUSED : failure_of(sk);
+	u64 now = bpf_ktime_get_ns();
+
+	if (tp && GET(tp, srtt_us)) {
+		if (conn_late(sk, c, netns, now))
+			conn_end(sk, c);
+		else
+			tracked_add(-1);
+		return;
+	}
+	if (why == WEIR_ABORTED && tp && GET(tp, total_retrans))
+		why = WEIR_TIMEOUT;
+	on_failed(sk, c, why, netns, now);
+}
+
+/* Last chance: a close that both copies of on_state missed is caught here, where the socket goes. */
 static __always_inline void on_destroy(struct sock *sk)
 {
 	struct conn *c = conn_find(sk);
 
 	if (!c)
 		return;
-	if (c->phase == CONN_LIVE) {
+	if (c->phase != CONN_ENDED)
 		event(WEIR_EV_LATE_CLOSE);
+	if (c->phase == CONN_LIVE)
 		conn_end(sk, c);
-	} else if (c->phase == CONN_OPENING) {
-		tracked_add(-1);
-	}
+	else if (c->phase == CONN_OPENING)
+		opening_destroyed(sk, c);
 	conn_drop(sk);
 }
 

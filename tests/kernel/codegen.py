@@ -146,7 +146,7 @@ def check_programs(tree: Tree, types: Btf, variant: str, features: Features, int
         *(plan.DISCOVERY if features.iterators else ()),
     ]
     text = sources.unit("weir.c") + "\n" + layout.static_asserts()
-    codes = tree.compile(text, defines, [p.name for p in wanted])
+    codes = tree.compile(text, defines, [p.code or p.name for p in wanted])
     helpers = {number: name for name, number in types.enum("bpf_func_id").items() if number > 0}
     into.variants.append(variant)
     # nothing but "return 0": clang found something undefined in it and dropped the rest

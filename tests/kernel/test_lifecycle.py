@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from tests.kernel.peers.netns import Wire, make_netns, make_wire
 from tests.kernel.peers.process import Peer, address
 from tests.kernel.peers.tcp import attempt, tcp_pair
 from tests.kernel.peers.udp import udp_pair
-from tests.kernel.watch import VARIANTS, Counted, Watch, watching
+from tests.kernel.watch import VARIANTS, Counted, Watch, nothing_lost, watching
 from weir.kernel.layout import DESTINATION, FAILURES, SOURCE
 
 families = pytest.mark.parametrize("family", ["v4", "v6", "mapped"])
@@ -125,6 +126,72 @@ def test_connect_time_and_rtt(watch: Watch, road: Wire) -> None:
         link.now()
         assert watch.tcp(road.client, SOURCE, pair.port).rtt_samples > before
         link.close()
+
+
+_STATE = ("tcp_state", "tcp_state_again")
+
+
+@pytest.mark.parametrize("variant", ["storage", "tracepoint"])
+@pytest.mark.parametrize("copy", _STATE)
+def test_each_copy_sees_everything(road: Wire, variant: str, copy: str) -> None:
+    """The kernel keeps events from a program that is running; the other copy of it is enough."""
+    with watching(road.client, road.server, variant=variant) as watch:
+        watch.detach(copy)
+        with Peer(road.client) as peer, tcp_pair(road.client, road.server) as pair:
+            attempt(peer, "v4", road.server.v4, 7051)
+            for _ in range(7):
+                pair.run("send", 1009, reply=23)
+            watch.until(lambda: watch.tcp(road.server, DESTINATION, pair.port).closed == 7)
+            client, server = watch.ends(road.client, road.server, pair.port)
+            (row,) = watch.rows(road.server, DESTINATION, pair.port)
+        assert (client.opened, client.closed, client.connects, client.live) == (7, 7, 7, 0)
+        assert (server.opened, server.closed, server.live) == (7, 7, 0)
+        assert (client.payload, server.payload) == ((7063, 161), (161, 7063))
+        assert int(row["tgid"]) == pair.server.pid
+        assert _failed(watch.tcp(road.client, SOURCE, 7051)) == {"refused": 1}
+        nothing_lost(watch)
+
+
+@variants
+def test_a_close_that_nobody_saw(road: Wire, variant: str) -> None:
+    """It is counted where the socket is destroyed, and said."""
+    with watching(road.client, road.server, variant=variant) as watch, tcp_pair(road.client, road.server) as pair:
+        link = pair.open()
+        link.move(1009)
+        link.now()
+        watch.detach(*_STATE)
+        link.close()
+        watch.until(lambda: watch.drain().events["late_close"] == 2)
+        client, server = watch.ends(road.client, road.server, pair.port)
+        assert (client.payload, client.closed, client.live) == ((1009, 0), 1, 0)
+        assert (server.payload, server.closed, server.live) == ((0, 1009), 1, 0)
+        nothing_lost(watch, "late_close")
+
+
+@variants
+@pytest.mark.parametrize("reason", ["refused", "aborted"])
+def test_a_failure_that_nobody_saw(road: Wire, variant: str, reason: str) -> None:
+    """The application has taken the error when the socket goes: the reason is what was seen on the way."""
+    with watching(road.client, road.server, variant=variant) as watch, Peer(road.client) as peer:
+        road.server.refuse(7061)
+        try:
+            patience = 5.0 if reason == "refused" else 0.5
+            peer.post(
+                "attempt", family=socket.AF_INET, address=road.server.v4, port=7061, give_up=patience,
+                syn_retries=0, user_timeout_ms=0,
+            )  # fmt: skip
+            watch.until(lambda: watch.drain().maps[1].used == 1)
+            watch.detach(*_STATE)
+            if reason == "aborted":
+                peer.answer()
+        finally:
+            road.server.accept_all()  # nobody listens: a SYN that is sent again meets a RST
+        if reason == "refused":
+            peer.answer()
+        watch.until(lambda: watch.drain().events["late_close"] == 1)
+        assert _failed(watch.tcp(road.client, SOURCE, 7061)) == {reason: 1}
+        assert watch.drain().maps[1].used == 0
+        nothing_lost(watch, "late_close", "reset_unmatched")
 
 
 @variants

@@ -73,6 +73,20 @@ class Watch:
     def drain(self) -> Drain:
         return self._drainer.drain()
 
+    def detach(self, *names: str) -> None:
+        """End programs' links (those that are there): what they would have seen is missed from now on."""
+        for name in names:
+            pins = list((self.instance.pins / "links").glob(f"{name}*"))
+            for pin in pins:
+                if pin.name == name or pin.name.startswith(f"{name}-"):
+                    pin.unlink()
+                    os.close(self.kernel._links.pop(pin.name))
+
+    def missed(self) -> int:
+        """State changes that the kernel kept from the program that had the best chance to see them."""
+        copies = [p for p in self.kernel.programs() if p.name.startswith("tcp_state")]
+        return min(p.recursion_misses for p in copies)
+
     def rows(self, netns: Netns | None, role: int | None, port: int | None, proto: int = TCP) -> Array:
         """Slots of one namespace, role, service port (None: of all)."""
         slots = self._since_mark(self.drain())

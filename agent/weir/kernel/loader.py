@@ -163,7 +163,7 @@ class Loader:
         return scoped or (str(self._cgroup2),)
 
     def _load(self, module: Module, program: Program) -> int:
-        code = module.code(program.name)
+        code = module.code(program.code or program.name)
         kind, expected = attach.program_type(program)
         btf_id = self._btf_id(program)
         try:

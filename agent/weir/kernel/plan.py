@@ -16,6 +16,9 @@ class Program:
     ``hook`` is tp_btf, iter, raw_tp, kprobe, kretprobe, cgroup or run (by user space); ``targets``
     the tracepoint, the iterator's target, the functions (those that exist) or the attach type.
     ``over`` is the map an iterator walks. A plane without one of its ``needed`` programs is down.
+    ``code`` names the C function where that is not ``name``: a second copy of a program sees the events
+    that the kernel keeps from the first one while it runs on that CPU (``bpf_prog.active``; often since
+    Linux 7.0, where tracepoints can be preempted). The handlers take an event twice as once.
     """
 
     name: str
@@ -24,6 +27,7 @@ class Program:
     plane: str
     over: str = ""
     needed: bool = True
+    code: str = ""
 
 
 _STORAGE = (
@@ -33,6 +37,7 @@ _STORAGE = (
     Program("tcp_reset_received", "tp_btf", ("tcp_receive_reset",), "tcp", needed=False),
     Program("tcp_reset_sent", "tp_btf", ("tcp_send_reset",), "tcp", needed=False),
     Program("tcp_state", "tp_btf", ("inet_sock_set_state",), "tcp"),
+    Program("tcp_state_again", "tp_btf", ("inet_sock_set_state",), "tcp", needed=False, code="tcp_state"),
 )
 _HASH = (
     Program("tcp_drain", "iter", ("bpf_map_elem",), "tcp", over="conns"),
@@ -44,6 +49,7 @@ _TRACEPOINT = (
     Program("tcp_reset_received", "raw_tp", ("tcp_receive_reset",), "tcp", needed=False),
     Program("tcp_reset_sent", "raw_tp", ("tcp_send_reset",), "tcp", needed=False),
     Program("tcp_state", "raw_tp", ("inet_sock_set_state",), "tcp"),
+    Program("tcp_state_again", "raw_tp", ("inet_sock_set_state",), "tcp", needed=False, code="tcp_state"),
     Program("tcp_send", "raw_tp", ("sock_send_length",), "tcp", needed=False),
     Program("tcp_receive", "raw_tp", ("sock_recv_length",), "tcp", needed=False),
 )
