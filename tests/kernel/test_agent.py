@@ -58,7 +58,7 @@ def test_pages_of_a_running_agent(instance: str, wire: Wire) -> None:
         assert [line for line in agent.log if " level=info " not in line] == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_counting_goes_on_between_two_agents(instance: str, wire: Wire, how: signal.Signals) -> None:
     rising = Rising()
     with tcp_pair(wire.client, wire.server) as pair:
