@@ -155,7 +155,10 @@ def test_each_copy_sees_everything(road: Wire, variant: str, copy: str) -> None:
 @variants
 def test_a_close_that_nobody_saw(road: Wire, variant: str) -> None:
     """It is counted where the socket is destroyed, and said."""
-    with watching(road.client, road.server, variant=variant) as watch, tcp_pair(road.client, road.server) as pair:
+    with (
+        watching(road.client, road.server, variant=variant) as watch,
+        tcp_pair(road.client, road.server) as pair,
+    ):
         link = pair.open()
         link.move(1009)
         link.now()

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 
 import pytest
 
 from tests.kernel.bytecode import analyse, kernel_functions
-from tests.kernel.peers.netns import make_netns
+from tests.kernel.peers.netns import Netns, make_netns
+from tests.kernel.peers.tcp import tcp_pair
 from tests.kernel.watch import VARIANTS, Watch, watching
 from weir.kernel import bpf
+from weir.kernel.layout import DESTINATION
 
 #: All that Weir's programs may call: reading, maps of their own, time.
 _HARMLESS = {
@@ -30,9 +33,15 @@ _HARMLESS = {
 _CGROUP = (bpf.CGROUP_SKB, bpf.CGROUP_SOCK)
 
 
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Netns]:
+    with make_netns() as made:
+        yield made
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
-def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
-    with make_netns() as alone, watching(alone, variant=request.param) as made:
+def watch(request: pytest.FixtureRequest, alone: Netns) -> Iterator[Watch]:
+    with watching(alone, variant=request.param) as made:
         yield made
 
 
@@ -62,6 +71,36 @@ def test_programs_stay_small(watch: Watch, request: pytest.FixtureRequest) -> No
     told = f"{verified[largest]} ({largest})" if verified[largest] else "not told by this kernel"
     request.node.user_properties.append((f"verified {variant}", told))
     assert verified[largest] < 200_000
+
+
+def _runs(watch: Watch) -> dict[str, tuple[int, int]]:
+    """(runs, ns) of the TCP programs that are not called by user space or at each call of a socket."""
+    left_out = ("tcp_send", "tcp_receive", "tcp_call", "tcp_return", "tcp_drain", "tcp_records")
+    programs = [p for p in watch.kernel.programs() if p.name.startswith("tcp") and p.name not in left_out]
+    return {p.name: (p.runs, p.run_ns) for p in programs}
+
+
+def test_the_work_does_not_grow_with_the_bytes(
+    watch: Watch, alone: Netns, request: pytest.FixtureRequest
+) -> None:
+    """TCP: a few state changes and a destruction, however many calls and packets it took (data hooks aside)."""
+    connections, calls, short = 7, 1009, 211
+    stats = bpf.enable_stats()
+    with tcp_pair(alone, alone) as pair:
+        for _ in range(connections):
+            pair.run("send", calls * 1000, chunk=1000)
+        watch.until(lambda: watch.tcp(alone, DESTINATION, pair.port).closed == connections)
+        long = _runs(watch)
+        pair.churn(short)
+        after = _runs(watch)
+    os.close(stats)
+    assert long["tcp_state"][0] >= 6 * connections
+    assert all(runs < calls for runs, _ in long.values()), long  # of other connections on this host, too
+    spent = sum(after[name][1] - ns for name, (_, ns) in long.items()) / short / 1000
+    each = ", ".join(f"{name} {(after[name][0] - runs) / short:.3g}" for name, (runs, _) in long.items() if runs)
+    request.node.user_properties.append(
+        (f"cost {watch.kernel.facts['variant']}", f"{spent:.1f} us ({each} runs)")
+    )
 
 
 def test_the_analysis_finds_a_drop_and_a_write() -> None:
