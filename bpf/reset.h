@@ -24,7 +24,10 @@ static __always_inline void reset_unmatched(struct sock *sk)
 
 static __always_inline void on_reset(struct sock *sk, int sent)
 {
-	struct conn *c = sk ? conn_find(sk) : NULL;
+	struct conn *c = NULL;
+
+	if (sk) /* no ?: here, of which BCC thinks that it gives kernel memory */
+		c = conn_find(sk);
 	struct weir_slot *s = c && c->slot ? slot_at(c->slot) : NULL;
 
 	if (!c)
