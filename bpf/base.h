@@ -10,32 +10,7 @@
 
 #include "weir.h"
 
-#define AF_INET     2
-#define AF_INET6    10
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-
-/* include/net/tcp_states.h */
-enum {
-	TCP_ESTABLISHED = 1,
-	TCP_SYN_SENT,
-	TCP_SYN_RECV,
-	TCP_FIN_WAIT1,
-	TCP_FIN_WAIT2,
-	TCP_TIME_WAIT,
-	TCP_CLOSE,
-	TCP_CLOSE_WAIT,
-	TCP_LAST_ACK,
-	TCP_LISTEN,
-	TCP_CLOSING,
-	TCP_NEW_SYN_RECV,
-};
-
-#define ENETUNREACH  101
-#define ECONNRESET   104
-#define ETIMEDOUT    110
-#define ECONNREFUSED 111
-#define EHOSTUNREACH 113
+#include "kernel.h"
 
 #define PROBE(p, member)                                              \
 	({                                                            \

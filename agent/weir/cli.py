@@ -155,13 +155,22 @@ def top(**values: Any) -> None:
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="For scripts and bug reports.")
-def check(as_json: bool) -> None:
-    """What this kernel offers, what Weir will use, what to mend; exit code 0 or 1."""
-    from weir import check as checking
+@click.option("--json", "as_json", is_flag=True, help="For scripts and bug reports; holds nothing personal.")
+@click.option("--load", "really", is_flag=True,
+              help="Load every program under a name of its own, tell what the verifier says of each, and"
+              " remove it all; counts nothing.")  # fmt: skip
+def check(as_json: bool, really: bool) -> None:
+    """What this host offers, what Weir will use, what is refused and why, what to mend.
 
-    rows = checking.findings()
-    click.echo(json.dumps(checking.as_json(rows), indent=1) if as_json else checking.page(rows))
+    Exit code 0: Weir can run here; 1: it cannot.
+    """
+    from weir import check as checking
+    from weir import log
+
+    log.setup("error")  # what the loader would warn of is among the findings
+    load = checking.loaded() if really else None
+    rows, box = checking.findings(load)
+    click.echo(json.dumps(checking.as_json(rows, box, load), indent=1) if as_json else checking.page(rows))
     sys.exit(any(r.fatal for r in rows))
 
 
@@ -172,9 +181,10 @@ def check(as_json: bool) -> None:
 @_kernel
 def load(**values: Any) -> None:
     """Pin the kernel side: it counts from now on, with or without an agent."""
-    from weir import pipeline
+    from weir import log, pipeline
     from weir.kernel import side
 
+    log.setup("warning")
     settings = _settings(values)
     instance, cgroup2 = side.ready(settings.instance)
     with instance.lock("run"):

@@ -12,6 +12,9 @@ WeirError (1)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class WeirError(Exception):
     """One line that says what, where and how to mend it."""
@@ -40,13 +43,17 @@ class KernelError(WeirError):
 class LoadError(KernelError):
     """A BPF program was refused by the kernel.
 
-    ``program`` is its name, ``log`` the last lines of the verifier's log.
+    ``program`` is its name, ``log`` the last lines of the verifier's log; ``facts`` has ``planes``,
+    ``verified``, ``refused`` and ``log`` of all programs, as in ``kernel.json``.
     """
 
-    def __init__(self, message: str, program: str = "", log: str = "") -> None:
+    def __init__(
+        self, message: str, program: str = "", log: str = "", facts: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.program = program
         self.log = log
+        self.facts = facts or {}
 
 
 class BusyError(WeirError):

@@ -110,6 +110,10 @@ def _load(instance: Instance, options: KernelOptions, cgroup2: Path) -> None:
     for plane, why in facts["planes"].items():
         if why:
             _log.warning("a plane is down", extra={"fields": {"plane": plane, "why": why}})
+    for name, why in facts["refused"].items():
+        tail = "\n".join(facts["log"].get(name, "").splitlines()[-3:])
+        fields = {"program": name, "why": why} | ({"verifier": tail} if tail else {})
+        _log.warning("a program was refused", extra={"fields": fields})
 
 
 def unload(name: str) -> bool:

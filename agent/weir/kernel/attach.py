@@ -65,14 +65,21 @@ def _kprobes(fd: int, functions: tuple[str, ...], on_return: bool) -> list[int]:
     links = []
     for function in functions:
         try:
-            event = _perf_kprobe(function, on_return)
+            links.append(kprobe_link(fd, function, on_return))
         except FileNotFoundError:
             continue
-        links.append(bpf.call(bpf.LINK_CREATE, struct.pack("<IIII", fd, event, _PERF_EVENT_LINK, 0)))
-        os.close(event)
     if not links:
         raise KernelError(f"this kernel has none of {', '.join(functions)}")
     return links
+
+
+def kprobe_link(fd: int, function: str, on_return: bool) -> int:
+    """Link a program to a kprobe (``bpf_perf_link_attach``, Linux 5.15); ENOENT: no such function."""
+    event = _perf_kprobe(function, on_return)
+    try:
+        return bpf.call(bpf.LINK_CREATE, struct.pack("<IIII", fd, event, _PERF_EVENT_LINK, 0))
+    finally:
+        os.close(event)
 
 
 def _perf_kprobe(function: str, on_return: bool) -> int:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from weir.errors import KernelError
@@ -16,23 +18,27 @@ _CMPXCHG = b"".join(
     struct.pack("<BBhi", *row)
     for row in ((0xB7, 0, 0, 0), (0x7B, 0x0A, -8, 0), (0xDB, 0x0A, -8, 0xF1), (0x95, 0, 0, 0))
 )
+#: r0 = 0; exit
+_NOTHING = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 _KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
 
 class Features:
-    """Answers from one kernel's BTF."""
+    """Answers from one kernel's BTF; of the running kernel, by trials, where it has none (None)."""
 
-    def __init__(self, types: Btf, kprobes: Path = _KPROBES) -> None:
+    def __init__(self, types: Btf | None, kprobes: Path = _KPROBES) -> None:
         self._types = types
         self._kprobes = kprobes
 
     def tracepoint(self, name: str) -> bool:
         """Whether the tracepoint exists (as raw and as BTF-typed one)."""
+        if self._types is None:
+            return _attaches(name)
         return bool(self._types.find(f"btf_trace_{name}", TYPEDEF))
 
     def iterator(self, target: str) -> bool:
-        """Whether BPF iterators over ``target`` exist."""
-        return bool(self._types.find(f"bpf_iter_{target}", FUNC))
+        """Whether BPF iterators over ``target`` exist; the kernel attaches them by BTF only."""
+        return bool(self._types and self._types.find(f"bpf_iter_{target}", FUNC))
 
     @property
     def iterators(self) -> bool:
@@ -51,7 +57,9 @@ class Features:
     @property
     def socket_storage(self) -> bool:
         """Socket storage from tracing programs (``bpf_sk_storage_get_tracing``, Linux 5.11)."""
-        return self.iterators and bool(self._types.find("bpf_sk_storage_get_tracing", FUNC)) and self.cmpxchg
+        if self._types is None or not self.iterators:
+            return False
+        return bool(self._types.find("bpf_sk_storage_get_tracing", FUNC)) and self.cmpxchg
 
     @property
     def data_hooks(self) -> bool:
@@ -61,7 +69,9 @@ class Features:
     @property
     def kprobes(self) -> bool:
         """Whether kprobes can be attached through links, which can be pinned (Linux 5.15)."""
-        return self._kprobes.exists() and self.has_struct("bpf_perf_link")
+        return self._kprobes.exists() and (
+            _perf_links() if self._types is None else self.has_struct("bpf_perf_link")
+        )
 
     def tcp_variants(self) -> list[str]:
         """Variants of the TCP plane that this kernel can run, best first."""
@@ -89,4 +99,31 @@ class Features:
 
     def has_struct(self, name: str) -> bool:
         """Whether BTF knows the struct."""
-        return bool(self._types.find(name, STRUCT))
+        return bool(self._types and self._types.find(name, STRUCT))
+
+
+def _attaches(tracepoint: str) -> bool:
+    """Whether a program that does nothing can be attached to the raw tracepoint, for a moment."""
+    with contextlib.suppress(OSError), _trial(bpf.RAW_TRACEPOINT) as program:
+        os.close(bpf.raw_tracepoint_open(program, tracepoint))
+        return True
+    return False
+
+
+def _perf_links() -> bool:
+    """Whether a program that does nothing can be linked to a kprobe, for a moment."""
+    from weir.kernel.attach import kprobe_link
+
+    with contextlib.suppress(OSError), _trial(bpf.KPROBE) as program:
+        os.close(kprobe_link(program, "tcp_set_state", on_return=False))
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _trial(kind: int) -> Iterator[int]:
+    program = bpf.prog_load(kind, 0, _NOTHING, "weir_trial")
+    try:
+        yield program
+    finally:
+        os.close(program)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weir.errors import KernelError
-from weir.kernel import btf
+from weir.kernel import btf, sources
 from weir.kernel.btf import Btf, Member
 
 #: Files that BCC includes by name and that have nothing to say here.
@@ -48,6 +48,11 @@ def parse_wanted(text: str) -> list[Wanted]:
             names = {m.rstrip("?"): m.endswith("?") for m in members.split()}
             wanted.append(Wanted(name.rstrip("?"), name.endswith("?"), names))
     return wanted
+
+
+def wanted() -> list[Wanted]:
+    """What Weir's own programs name."""
+    return parse_wanted((sources.folder() / "kernel_types.txt").read_text(encoding="utf-8"))
 
 
 class HeaderTree:

@@ -9,13 +9,13 @@ It ends with its parent (a process id), so that it is never in the way of the ne
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
 import signal
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -23,57 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
-from weir.kernel import attach, bpf, headers, layout, netns, plan, sources
+from weir.kernel import attach, bpf, netns, plan, refusal
 from weir.kernel.btf import FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
+from weir.kernel.compiler import Module
 from weir.kernel.features import Features
 from weir.kernel.options import KernelOptions, fold_prefix
-from weir.kernel.pins import HEADERS, Instance
+from weir.kernel.pins import Instance
 from weir.kernel.plan import Program
-
-_FLAGS = ["-Wno-everything", "-fms-extensions"]
-
-
-class Module:
-    """The compiled programs and their maps."""
-
-    def __init__(self, types: Btf, defines: list[str], scratch: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix=HEADERS, dir=scratch) as tree:
-            os.environ["BCC_KERNEL_SOURCE"] = tree
-            from bcc import BPF, lib  # type: ignore[import-not-found,import-untyped,unused-ignore]
-
-            self._lib = lib
-            base = sources.folder()
-            wanted = headers.parse_wanted((base / "kernel_types.txt").read_text(encoding="utf-8"))
-            shim = (base / "shim/kconfig.h").read_text(encoding="utf-8")
-            headers.write_tree(Path(tree), types, wanted, shim, Path(lib._name).read_bytes()
-                               if os.path.isabs(lib._name) else _library(lib._name))  # fmt: skip
-            text = sources.unit("weir.c") + "\n" + layout.static_asserts()
-            os.chdir(tree)  # BCC looks for headers in the current folder first
-            try:
-                self._bpf = BPF(text=text, cflags=_FLAGS + defines)
-            except Exception as error:  # noqa: BLE001 bcc raises nothing narrower
-                raise KernelError(f"the BPF programs do not compile here: {error}") from None
-            finally:
-                os.chdir("/")
-
-    def map_fd(self, name: str) -> int:
-        """A map's fd; -1 if this build has none of that name."""
-        return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
-
-    def code(self, name: str) -> bytes:
-        """A program's instructions."""
-        start = self._lib.bpf_function_start(self._bpf.module, name.encode())
-        size = self._lib.bpf_function_size(self._bpf.module, name.encode())
-        return ctypes.string_at(start, size) if start else b""
-
-
-def _library(name: str) -> bytes:
-    """The bytes of a shared library that is already in this process."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        path = line.split(maxsplit=5)[-1]
-        if "/" + name.split(".so", maxsplit=1)[0] + ".so" in path:
-            return Path(path).read_bytes()
-    raise KernelError(f"{name} is not where the loader can read it")
 
 
 class Loader:
@@ -88,16 +44,18 @@ class Loader:
         self.planes: dict[str, str] = {}
         self.verified: dict[str, int] = {}
         self.refused: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
         self.log: dict[str, str] = {}
 
     def run(self) -> Mapping[str, Any]:
         """Load all; returns the facts for ``kernel.json``."""
         started = time.monotonic()
-        variant = self._features.tcp_variant(self._options.variant)
-        iterators = self._features.iterators
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-        bpf.probe()
+        if cause := refusal.of_everything():
+            raise PrivilegeError(str(cause))
+        variant = self._features.tcp_variant(self._options.variant)
+        iterators = self._features.iterators
         defines = plan.defines(variant, self._options, iterators, self._features.cmpxchg)
         module = Module(self._types, defines, self._instance.run)
         compiled = time.monotonic()
@@ -112,15 +70,18 @@ class Loader:
         self.planes |= dict.fromkeys((p.plane for p in programs), "")
         for program in programs:
             self._install(module, program, folder)
-        if self.planes.get("tcp") and self.planes.get("udp", "down"):
-            name = next(iter(self.refused))
-            raise LoadError(f"no plane could be loaded: {self.refused[name]}", name, self.log.get(name, ""))
-        if iterators:
+        self._drop_down(programs, folder)
+        if not iterators:
+            self.planes["discovery"] = (
+                "this kernel has no BPF iterators: connections older than Weir are not found"
+            )
+        if iterators and not self.planes["tcp"]:
             self._discover(module, plan.DISCOVERY)
         bpf.map_update(module.map_fd("settled"), _u32(0), struct.pack("<Q", 1))
         facts = {
             "digest": self._options.digest(), "variant": variant, "planes": self.planes,
-            "verified": self.verified, "refused": self.refused, "log": self.log,
+            "types": "btf" if self._types else "headers",
+            "verified": self.verified, "refused": self.refused, "missing": self.missing, "log": self.log,
             "compile_seconds": compiled - started, "load_seconds": time.monotonic() - compiled,
             "options": json.loads(self._options.to_json()),
         }  # fmt: skip
@@ -151,10 +112,26 @@ class Loader:
                 suffix = f"-{number}" if number else ""
                 bpf.pin(link, str(folder / "links" / (program.name + suffix)))
         except (OSError, KernelError) as error:
-            why = f"{program.name} ({program.hook} {program.targets[0]}): {error}"
-            self.refused[program.name] = why
+            why = f"{program.name} ({program.hook} {program.targets[0]}): {_why(error)}"
+            (self.missing if _absent(error) else self.refused)[program.name] = why
             if program.needed:
                 self.planes[program.plane] = why
+
+    def _drop_down(self, programs: Iterable[Program], folder: Path) -> None:
+        """A plane that is down counts nothing rather than half; LoadError where none is up."""
+        for program in programs:
+            if program.plane in ("tcp", "udp") and self.planes[program.plane]:
+                for pinned in (*(folder / "progs").iterdir(), *(folder / "links").iterdir()):
+                    if pinned.name.split("-")[0] == program.name:
+                        pinned.unlink()
+        if self.planes["tcp"] and self.planes.get("udp", "down"):
+            why = self.refused | self.missing
+            first = next(p.name for p in programs if p.plane == "tcp" and p.needed and p.name in why)
+            raise LoadError(
+                f"no plane could be loaded: {why[first]}", first, self.log.get(first, ""),
+                {"planes": self.planes, "verified": self.verified, "refused": self.refused,
+                 "missing": self.missing, "log": self.log},
+            )  # fmt: skip
 
     def _targets(self, program: Program) -> tuple[str, ...]:
         if program.hook != "cgroup":
@@ -170,9 +147,9 @@ class Loader:
             fd = bpf.prog_load(kind, expected, code, program.name, btf_id)
         except OSError as error:
             self.log[program.name] = self._verifier_log(program, code, btf_id)
-            if error.errno == 1:
-                raise KernelError(f"refused ({error.strerror}): needs CAP_BPF and CAP_PERFMON") from None
-            raise
+            log = self.log[program.name]
+            said = f"the {'verifier' if log else 'kernel'} refuses it ({error.strerror})"
+            raise LoadError(str(refusal.of_load(error, log) or said)) from None
         self.verified[program.name] = bpf.program_info(fd).verified_insns
         return fd
 
@@ -181,7 +158,7 @@ class Loader:
         if program.hook not in names:
             return 0
         prefix, kind = names[program.hook]
-        found = self._types.find(prefix + program.targets[0], kind)
+        found = self._types.find(prefix + program.targets[0], kind) if self._types else 0
         if not found:
             raise KernelError(f"this kernel has no {program.hook} {program.targets[0]}")
         return found
@@ -201,23 +178,44 @@ class Loader:
             try:
                 fd = self._load(module, program)
                 link = bpf.link_iterator(fd)
+                if program.targets[0] == "tcp":
+                    netns.each(lambda link=link: bpf.iterate(link), self._options.netns)  # type: ignore[misc]
+                else:
+                    bpf.iterate(link)
             except (OSError, KernelError) as error:
-                self.planes["discovery"] = self.refused[program.name] = f"{program.name}: {error}"
+                self.planes["discovery"] = self.refused[program.name] = f"{program.name}: {_why(error)}"
                 continue
-            if program.targets[0] == "tcp":
-                netns.each(lambda link=link: bpf.iterate(link), self._options.netns)  # type: ignore[misc]
-            else:
-                bpf.iterate(link)
             os.close(link)
             os.close(fd)
         self.planes.setdefault("discovery", "")
 
 
-def _kernel_types() -> Btf:
+def _kernel_types() -> Btf | None:
+    """The kernel's own types; None where it has none, and its installed headers must do."""
     try:
         return Btf.from_file()
+    except FileNotFoundError:
+        return None
     except BtfError as error:
         raise KernelError(f"{KERNEL_BTF} cannot be read: {error}; boot a kernel with its own BTF") from None
+
+
+def _absent(error: OSError | KernelError) -> bool:
+    """Whether the kernel has not what the program is for, rather than refusing it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOENT
+    return not isinstance(error, LoadError)
+
+
+def _why(error: OSError | KernelError) -> str:
+    """An error in words; what is refused to this process with its cause."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno == errno.ENOENT:
+        return "this kernel has it not"
+    if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+        return f"cannot be attached: {refusal.of_call(error)}"
+    return f"cannot be attached: {error.strerror or error}"
 
 
 def _u32(value: int) -> bytes:
@@ -243,16 +241,15 @@ def main(argv: list[str]) -> int:
     except WeirError as error:
         reply = {"error": str(error), "code": error.exit_code, "kind": type(error).__name__}
         if isinstance(error, LoadError):
-            reply |= {"program": error.program, "log": error.log}
+            reply |= {"program": error.program, "log": error.log, "facts": error.facts}
         print(json.dumps(reply))
         return error.exit_code
-    except PermissionError as error:
-        why = (
-            f"the kernel refuses BPF to this process ({error.strerror}): it needs CAP_BPF, CAP_PERFMON,"
-            " CAP_NET_ADMIN and CAP_SYS_ADMIN, as docker run --privileged gives"
-        )
-        print(json.dumps({"error": why, "code": PrivilegeError.exit_code, "kind": "PrivilegeError"}))
-        return PrivilegeError.exit_code
+    except OSError as error:
+        refused = error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS)
+        why = str(refusal.of_call(error)) if refused else f"the kernel side cannot be loaded: {error}"
+        kind = PrivilegeError if refused else KernelError
+        print(json.dumps({"error": why, "code": kind.exit_code, "kind": kind.__name__}))
+        return kind.exit_code
 
 
 if __name__ == "__main__":

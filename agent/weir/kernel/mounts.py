@@ -10,13 +10,17 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from weir.errors import PrivilegeError
+from weir.kernel import refusal, trials
 
 RUN = Path("/run/weir")
 _FOLDERS = {"bpf": "bpffs", "cgroup2": "cgroup2", "tracefs": "tracefs"}
+#: The root of a mount that shows a whole file system; that of cgroup v2 is told relative to the reader's.
+_WHOLE = re.compile(r"/|(/\.\.)+")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -25,33 +29,36 @@ def mounted(kind: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> Iterat
     for line in mountinfo.read_text(encoding="utf-8").splitlines():
         left, _, right = line.partition(" - ")
         fields, tail = left.split(), right.split()
-        if tail and tail[0] == kind and fields[3] == "/":
+        if tail and tail[0] == kind and _WHOLE.fullmatch(fields[3]):
             point = fields[4].encode().decode("unicode_escape")
             yield Path(point), fields[5] + "," + (tail[2] if len(tail) > 2 else "")
 
 
 def find(kind: str) -> Path | None:
-    """The first mount point of a type, or None; a root-only view of part of it does not count."""
-    return next((point for point, _ in mounted(kind)), None)
+    """A mount point of a type, or None; of cgroup v2 one that shows the host's root, where there is one."""
+    points = [point for point, _ in mounted(kind)]
+    if kind == "cgroup2":
+        points.sort(key=lambda point: not trials.root_of_cgroup2(point))
+    return next(iter(points), None)
 
 
 def ensure(kind: str) -> Path:
     """A mount point of ``kind`` (bpf, cgroup2, tracefs), mounted in Weir's folder if need be."""
-    found = find(kind)
-    if found:
+    found, point = find(kind), RUN / "mnt" / _FOLDERS[kind]
+    if found and (kind != "cgroup2" or found == point or trials.root_of_cgroup2(found)):
         return found
-    point = RUN / "mnt" / _FOLDERS[kind]
     try:
         point.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PrivilegeError(
             f"cannot make {point}: {error.strerror}; run as root with a writable /run"
         ) from None
-    if _libc.mount(kind.encode(), str(point).encode(), kind.encode(), 0, None):
-        errno = ctypes.get_errno()
+    if errno := trials.mount(kind, point):
+        if found:  # a container's own cgroups are better than none
+            return found
         raise PrivilegeError(
             f"cannot mount {kind} at {point}: {os.strerror(errno)}; mount it on the host"
-            f" (mount -t {kind} {kind} {_usual(kind)}) or run with CAP_SYS_ADMIN"
+            f" (mount -t {kind} {kind} {_usual(kind)}), or: {refusal.of_mount(kind, errno)}"
         )
     return point
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -15,8 +16,7 @@ import numpy as np
 
 from weir import errors
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
-from weir.kernel import bpf, mounts
-from weir.kernel.btf import KERNEL_BTF
+from weir.kernel import bpf, mounts, refusal, sandbox, trials
 from weir.kernel.layout import RECORD, Array
 from weir.kernel.maps import Maps
 from weir.kernel.options import KernelOptions
@@ -24,12 +24,15 @@ from weir.kernel.pins import Instance
 from weir.kernel.stats import MapFill, ProgramStats
 
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
+_log = logging.getLogger("weir.kernel")
 
 
 def ready(name: str) -> tuple[Instance, Path]:
     """The instance of that name and the cgroup v2 mount point; PrivilegeError when not root."""
     if os.geteuid() != 0:
         raise PrivilegeError("Weir loads BPF programs and must be root: use sudo, or docker run --privileged")
+    if cause := refusal.everything(sandbox.read()):
+        raise PrivilegeError(str(cause))
     hold = mounts.Hold()
     try:
         return Instance(name, mounts.ensure("bpf"), hold=hold), mounts.ensure("cgroup2")
@@ -40,11 +43,9 @@ def ready(name: str) -> tuple[Instance, Path]:
 
 def load(instance: Instance, options: KernelOptions, cgroup2: Path) -> Mapping[str, Any]:
     """Run the loader process; the facts it wrote. Raises the WeirError that it met."""
-    if not KERNEL_BTF.exists():
-        raise KernelError(
-            "this kernel has no BTF (/sys/kernel/btf/vmlinux): Weir needs a kernel with"
-            " CONFIG_DEBUG_INFO_BTF=y, as Debian 11, Ubuntu 20.10, RHEL 8.2 and later have"
-        )
+    if options.udp and not trials.root_of_cgroup2(cgroup2):
+        _log.warning("UDP is counted in this container only: %s is not the root of the host's cgroups;"
+                     " see `weir check`", cgroup2)  # fmt: skip
     command = [sys.executable, "-m", "weir.kernel.loader", instance.name, str(instance.home.parents[1]),
                str(cgroup2), str(os.getpid())]  # fmt: skip
     done = subprocess.run(
@@ -71,9 +72,10 @@ def _reply(done: subprocess.CompletedProcess[str]) -> Mapping[str, Any]:
     if "error" not in reply:
         return dict(reply)
     if reply.get("kind") == "LoadError":
-        raise LoadError(reply["error"], reply.get("program", ""), reply.get("log", ""))
+        raise LoadError(reply["error"], reply["program"], reply["log"], reply["facts"])
     kind = getattr(errors, str(reply.get("kind")), WeirError)
-    raise kind(reply["error"])
+    compiler = [line.strip() for line in done.stderr.splitlines() if " error: " in line]
+    raise kind("; ".join([reply["error"], *compiler[:1]]))
 
 
 class KernelSide:
@@ -100,6 +102,8 @@ class KernelSide:
 
         ``into`` None lets the counts go with it.
         """
+        if "slot_fold" not in self._programs:  # the kernel refused it: slots are not given back
+            return False
         target = 0xFFFFFFFF if into is None else into
         return bpf.run_raw(self._programs["slot_fold"], index, target) == 0
 
