@@ -34,6 +34,7 @@ def serve(settings: Settings, log_level: str = "info") -> None:
     try:
         with opened(settings) as pipeline:
             pages.pipeline = pipeline
+            pipeline.failed = health.fail
             _watch(pipeline, health, server, stop)
     finally:
         server.stop()

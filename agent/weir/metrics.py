@@ -217,6 +217,45 @@ PAIR_METRICS = (
     ),
 )
 
+_VF_LABELS = ("pf", "vf", "pci_address", "namespace", "pod", "network_name")
+VF_LABEL_HELP = {
+    "pf": "interface of the physical function",
+    "vf": "number of the virtual function there",
+    "pci_address": "PCI address of the virtual function; empty where the card is no PCI device",
+    "namespace": "namespace of the pod that has it; empty where that is not known",
+    "pod": "pod that has it",
+    "network_name": "secondary network that it is on",
+}
+VF_METRICS = (
+    Metric(
+        "weir_sriov_vf_received_bytes_total",
+        "counter",
+        "Bytes that an SR-IOV virtual function received.",
+        _VF_LABELS,
+    ),
+    Metric(
+        "weir_sriov_vf_sent_bytes_total", "counter", "Bytes that an SR-IOV virtual function sent.", _VF_LABELS
+    ),
+    Metric(
+        "weir_sriov_vf_received_packets_total",
+        "counter",
+        "Packets that an SR-IOV virtual function received.",
+        _VF_LABELS,
+    ),
+    Metric(
+        "weir_sriov_vf_sent_packets_total",
+        "counter",
+        "Packets that an SR-IOV virtual function sent.",
+        _VF_LABELS,
+    ),
+    Metric(
+        "weir_sriov_vf_info",
+        "gauge",
+        "1; MAC address, driver (`vfio-pci`: user space has it) and interface of an SR-IOV virtual function.",
+        ("pf", "vf", "pci_address", "mac", "driver", "interface"),
+    ),
+)
+
 AGENT_METRICS = (
     Metric(
         "weir_agent_kernel_events_total",
@@ -285,11 +324,16 @@ AGENT_METRICS = (
         "Entries that a bounded cache pushed out to make room.",
         ("cache",),
     ),
+    Metric(
+        "weir_agent_sriov_vfs_dropped",
+        "gauge",
+        "SR-IOV virtual functions over the limit, which are not shown.",
+    ),
     Metric("weir_agent_errors_total", "counter", "Errors that a stage survived.", ("stage",)),
     Metric("weir_agent_build_info", "gauge", "1; the labels tell what was built.", ("version",)),
 )
 
-METRICS = (*PAIR_METRICS, *AGENT_METRICS)
+METRICS = (*PAIR_METRICS, *VF_METRICS, *AGENT_METRICS)
 
 
 def series_of(shape: int) -> int:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from weir.flows.retire import Retirer
 from weir.health import Health
 from weir.identity.cidrs import Cidrs
 from weir.identity.index import Identity
+from weir.identity.sriov import VirtualFunctions
 from weir.identity.types import Owner
 from weir.kernel import bpf, side
 from weir.kernel.options import KernelOptions
@@ -42,6 +44,9 @@ class Pipeline:
         self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series)
         idle = int(settings.idle * 1e9)
         self._retirer = Retirer(kernel, idle_ns=idle, pressed_ns=min(idle, 30 * 10**9))
+        self._vfs = VirtualFunctions(lambda: self.failed("sriov"))
+        #: Told the stage of an error that a step survived.
+        self.failed: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
 
     def step(self) -> Snapshot:
@@ -50,7 +55,9 @@ class Pipeline:
             drain = self._drainer.drain()
             snapshot = self._aggregator.update(drain)
             self._retirer.step(drain, self._aggregator)
-            return snapshot
+            vfs = self._vfs.read()
+            agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped)
+            return replace(snapshot, vfs=vfs, agent=agent)
 
     def connections(self, limit: int = 100_000) -> list[ConnectionRow]:
         """Rows of live sockets, read from the kernel now."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.agents import own_instance
 from tests.kernel.peers import native
 from tests.kernel.peers.netns import Netns, Wire, cgroup_root, make_cgroup, make_netns, make_wire, sweep
 
@@ -21,6 +22,13 @@ def _ready(tmp_path_factory: pytest.TempPathFactory) -> None:
         pytest.skip("the kernel ring needs root (scripts/test asks for it)")
     sweep()
     os.environ[native.VARIABLE] = str(native.build(tmp_path_factory.mktemp("native")))
+
+
+@pytest.fixture
+def instance() -> Iterator[str]:
+    """Name of an instance whose every trace is gone after the test."""
+    with own_instance() as name:
+        yield name
 
 
 @pytest.fixture

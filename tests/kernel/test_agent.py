@@ -7,7 +7,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from http.client import HTTPException
 
 import pytest
@@ -20,12 +19,6 @@ from tests.kernel.peers.udp import udp_pair
 
 SENT, RECEIVED = "weir_tcp_sent_bytes_total", "weir_tcp_received_bytes_total"
 CLOSED = "weir_tcp_connections_closed_total"
-
-
-@pytest.fixture
-def instance() -> Iterator[str]:
-    with own_instance() as name:
-        yield name
 
 
 def test_pages_of_a_running_agent(instance: str, wire: Wire) -> None:

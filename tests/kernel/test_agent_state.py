@@ -11,25 +11,19 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.kernel.agents import Agent, both, command, environment, nothing_left, own_instance, pins, weir
+from tests.kernel.agents import Agent, both, command, environment, nothing_left, pins, weir
 from tests.kernel.peers.netns import Netns
 from tests.kernel.peers.tcp import tcp_pair
 from weir.kernel import bpf, mounts
 from weir.kernel.layout import ABI
 
 SENT = "weir_tcp_sent_bytes_total"
-
-
-@pytest.fixture
-def instance() -> Iterator[str]:
-    with own_instance() as name:
-        yield name
 
 
 def counts(instance: str, netns: Netns, *options: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.agents import Agent, nothing_left, own_instance, pins, weir
+from tests.kernel.agents import Agent, nothing_left, pins, weir
 from tests.kernel.peers.netns import PREFIX, Netns
 from weir.kernel import mounts
 from weir.kernel.attach import _KPROBE_TYPE
@@ -187,12 +187,6 @@ def test_no_capabilities() -> None:
 @pytest.mark.skipif(_KPROBE_TYPE.exists(), reason="this kernel has kprobes")
 def test_a_variant_that_this_kernel_lacks() -> None:
     fails(weir(*RUN, "--tcp", "kprobe"), 4, "'kprobe'", "possible: storage", "weir check")
-
-
-@pytest.fixture
-def instance() -> Iterator[str]:
-    with own_instance() as name:
-        yield name
 
 
 def _options(instance: str) -> Any:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.agents import Agent, Page, own_instance
+from tests.kernel.agents import Agent, Page
 from tests.kernel.peers.netns import Netns, Wire
 from tests.kernel.peers.tcp import TcpPair, tcp_pair
 from tests.kernel.peers.udp import udp_pair
@@ -27,12 +27,6 @@ CGROUPS = {
     "system.slice/foo.service": ("foo.service", ""),
     "system.slice/system-getty.slice/getty@tty1.service": ("getty@tty1.service", ""),
 }
-
-
-@pytest.fixture
-def instance() -> Iterator[str]:
-    with own_instance() as name:
-        yield name
 
 
 def names(page: Page, port: int, name: str = SENT) -> dict[str, tuple[str, str]]:

@@ -6,13 +6,12 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kernel import agents
-from tests.kernel.agents import Agent, both, nothing_left, own_instance, pins, weir
+from tests.kernel.agents import Agent, both, nothing_left, pins, weir
 from tests.kernel.peers.netns import PREFIX, Netns
 from tests.kernel.peers.tcp import tcp_pair
 from tests.kernel.peers.udp import udp_pair
@@ -22,12 +21,6 @@ TCP, UDP = "weir_tcp_sent_bytes_total", "weir_udp_sent_bytes_total"
 #: What no verifier lets pass, at the start of a program.
 BAD = 'u64 spoiled = 0; asm volatile("%0 = *(u64 *)(%0 + 0)" : "+r"(spoiled));'
 RAW_TRACEPOINT_OPEN = 17
-
-
-@pytest.fixture
-def instance() -> Iterator[str]:
-    with own_instance() as name:
-        yield name
 
 
 def spoiled(folder: Path, *programs: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.flows.types import MapFill, ProgramStats
+from weir.identity.sriov import VirtualFunction
 from weir.identity.types import Ends
 from weir.kernel.layout import LOSSES, Array
 from weir.metrics import COLUMN
@@ -34,6 +35,7 @@ class AgentValues:
     unattributed_bytes: tuple[int, int] = (0, 0)  # local, remote
     overflow_bytes: tuple[int, int] = (0, 0)  # sent, received
     labels_truncated: int = 0
+    vfs_dropped: int = 0
     evictions: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ class Snapshot:
     edges: Array
     slots: NDArray[np.intp]
     owners: tuple[Ends, ...]
+    vfs: tuple[VirtualFunction, ...] = ()
 
     def losses(self) -> dict[str, int]:
         """Kernel events by which something is missing from the figures, those that happened."""

@@ -6,7 +6,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from weir.metrics import AGENT_METRICS, BOUNDS_US, EXTRA_LABELS, LABEL_HELP, PAIR_METRICS, Metric
+from weir.metrics import (
+    AGENT_METRICS,
+    BOUNDS_US,
+    EXTRA_LABELS,
+    LABEL_HELP,
+    PAIR_METRICS,
+    VF_LABEL_HELP,
+    VF_METRICS,
+    Metric,
+)
 
 
 def render() -> str:
@@ -46,6 +55,15 @@ def _lines() -> Iterator[str]:
     yield "A series counts from when its first edge was seen, and ends when its last edge was idle for long."
     yield "When the far end of an edge gets a name later, its counts move to the new series if the old one"
     yield "ends by that; else they stay there, and the new series counts from then on."
+    yield ""
+    yield "## SR-IOV virtual functions"
+    yield ""
+    yield "The card's own counters of each VF of this host ([sriov.md](sriov.md)), whoever drives it. They"
+    yield "start again when the card's driver does, which Prometheus takes for a counter reset."
+    yield ""
+    yield from _table(VF_METRICS)
+    yield ""
+    yield from _labels(VF_LABEL_HELP)
     yield ""
     yield "## The agent itself"
     yield ""

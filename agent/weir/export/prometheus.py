@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 
 import numpy as np
@@ -25,8 +25,9 @@ from weir.aggregate import AgentValues, Snapshot
 from weir.aggregate.snapshot import Labels
 from weir.export.text import LES, TextRenderer
 from weir.health import Health
+from weir.identity.sriov import VirtualFunction
 from weir.kernel.layout import Array
-from weir.metrics import AGENT_METRICS, COLUMN, PAIR_METRICS, Metric
+from weir.metrics import AGENT_METRICS, COLUMN, PAIR_METRICS, VF_METRICS, Metric
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -74,6 +75,22 @@ def empty(metric: Metric, names: Iterable[str] = ()) -> CounterMetricFamily | Ga
     kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     name = metric.name.removesuffix("_total")
     return kind(name, metric.help, labels=(*names, *metric.labels), unit=metric.unit)
+
+
+class VfCollector(Collector):
+    """Families of ``weir_sriov_vf_*``."""
+
+    def __init__(self, vfs: Sequence[VirtualFunction]) -> None:
+        self._vfs = vfs
+
+    def collect(self) -> Iterator[Family]:
+        for metric in VF_METRICS:
+            family = empty(metric)
+            what = metric.name.removeprefix("weir_sriov_vf_").removesuffix("_total")
+            for vf in self._vfs:
+                own = {**vars(vf), "vf": str(vf.index)}
+                family.add_metric([own[label] for label in metric.labels], own.get(what, 1))
+            yield family
 
 
 class AgentCollector(Collector):
@@ -130,6 +147,7 @@ class AgentCollector(Collector):
             "unattributed_bytes_total": dict(zip(("local", "remote"), agent.unattributed_bytes, strict=True)),
             "overflow_bytes_total": dict(zip(("sent", "received"), agent.overflow_bytes, strict=True)),
             "labels_truncated_total": {"": agent.labels_truncated},
+            "sriov_vfs_dropped": {"": agent.vfs_dropped},
             "cache_evictions_total": agent.evictions,
         }
 
@@ -193,6 +211,7 @@ class Exposition:
             self._version,
         )
         mine = [PairCollector(snapshot)] if snapshot is not None and pairs else []
-        for collector in (*mine, agent, *self._others):
+        vfs = VfCollector(snapshot.vfs if snapshot else ())
+        for collector in (*mine, vfs, agent, *self._others):
             registry.register(Guarded(collector, self._health.fail))
         return registry
