@@ -92,7 +92,7 @@ class Offline(Features):
 class WithoutBtf(Offline):
     """As if it had none; its tracepoints are told by BTF all the same."""
 
-    def iterator(self, target: str) -> bool:
+    def iterator(self, target: str) -> bool:  # noqa: ARG002
         return False
 
 

@@ -132,12 +132,9 @@ def query(pf: str) -> list[Mapping[str, Any]]:
             if error.code == 19:  # ENODEV
                 return []
             raise
-    infos: list[Mapping[str, Any]] = []
-    for link in links:
-        listed = link.get_attr("IFLA_VFINFO_LIST")
-        for info in listed.get_attrs("IFLA_VF_INFO") if listed else ():
-            infos.append({name.removeprefix("IFLA_VF_"): value for name, value in info["attrs"]})
-    return infos
+    lists = filter(None, (link.get_attr("IFLA_VFINFO_LIST") for link in links))
+    infos = (info["attrs"] for listed in lists for info in listed.get_attrs("IFLA_VF_INFO"))
+    return [{name.removeprefix("IFLA_VF_"): value for name, value in info} for info in infos]
 
 
 def parse(pf: str, info: Mapping[str, Any]) -> VirtualFunction:
