@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""List and watch of one resource, as the API's own clients do it.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/: the list comes in pages and gives a resource
+version; the watch goes on from there, bookmarks renew it, and where it is too old (410 Gone) all is listed
+again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import msgspec
+
+from weir.identity.kube.api import Api
+from weir.identity.kube.objects import ListPage, Meta, Status, WatchEvent
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse as HTTPResponse
+
+_log = logging.getLogger("weir.kube")
+_PAGE = 500
+_MAX_LINE = 8 << 20
+_PARTIAL = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+_list_pages, _events = msgspec.json.Decoder(ListPage), msgspec.json.Decoder(WatchEvent)
+_statuses = msgspec.json.Decoder(Status)
+
+
+class _Object(Protocol):
+    metadata: Meta
+
+
+T = TypeVar("T", bound=_Object)
+
+
+class RequestError(Exception):
+    """The API's answer was not what was asked for; ``code`` is the HTTP status, 0 where there was none."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Resource(Generic[T]):
+    """What to watch. ``path`` is the collection's, ``name`` what RBAC calls it; ``fields`` selects."""
+
+    name: str
+    path: str
+    kind: type[T]
+    put: Callable[[T], None]
+    delete: Callable[[T], None]
+    keep: Callable[[set[str]], None]
+    fields: str = ""
+    metadata_only: bool = False
+
+
+class Reflector(threading.Thread, Generic[T]):
+    """Keeps a sink up to date until stopped. Counters are read by others; only this thread writes them."""
+
+    def __init__(
+        self,
+        api: Api,
+        resource: Resource[T],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(name=f"weir-{resource.name}", daemon=True)
+        self._api = api
+        self._resource = resource
+        self._clock = clock
+        self._jitter = jitter
+        self._decoder = msgspec.json.Decoder(resource.kind)
+        self._stopping = threading.Event()
+        self._version = ""
+        self._said = ""
+        self.synced = threading.Event()
+        self.heard = float("-inf")
+        self.counts: Counter[str] = Counter()
+
+    def stop(self) -> None:
+        """End when the server next says something; the thread is a daemon, so nobody has to wait for it."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        wait = _FIRST_WAIT
+        while not self._stopping.is_set():
+            try:
+                if not self._version:
+                    self._list()
+                    wait = _FIRST_WAIT
+                if self._watch():
+                    wait = _FIRST_WAIT
+            except Exception as error:  # noqa: BLE001 whatever the network or the server does, it is tried again
+                if self._stopping.is_set():
+                    return
+                self._failed(error)
+                self._stopping.wait(wait * (0.5 + self._jitter()))
+                wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _failed(self, error: Exception) -> None:
+        code = error.code if isinstance(error, RequestError) else 0
+        if code == 410:
+            self.counts["expired"] += 1
+            self._version = ""
+            return
+        self.counts[f"http_{code}" if code else "unreachable"] += 1
+        said = explain(self._resource.name, error)
+        if said != self._said:
+            _log.warning("%s", said)
+        self._said = said
+
+    def _list(self) -> None:
+        found: set[str] = set()
+        query = {"limit": str(_PAGE), **self._selector()}
+        if not self.synced.is_set():
+            query["resourceVersion"] = "0"  # from the server's cache: many agents may start at once
+        while True:
+            page = _list_pages.decode(self._body(query, "List"))
+            for raw in page.items or ():
+                item = self._decode(raw)
+                if item is not None:
+                    found.add(item.metadata.uid)
+                    self._resource.put(item)
+            if not page.metadata.cont:
+                break
+            query["continue"] = page.metadata.cont
+            query.pop("resourceVersion", None)
+        self._resource.keep(found)
+        self._version = page.metadata.resourceVersion
+        self.counts["lists"] += 1
+        self._alive()
+        self.synced.set()
+
+    def _watch(self) -> bool:
+        """Until the server ends it, which it does after some minutes; whether anything was heard."""
+        query = {
+            "watch": "1", "allowWatchBookmarks": "true", "resourceVersion": self._version,
+            "timeoutSeconds": str(int(240 + 120 * self._jitter())), **self._selector(),
+        }  # fmt: skip
+        response = self._request(query, "", timeout=400.0)
+        heard = False
+        try:
+            self._alive()
+            for line in lines(response.stream(1 << 16, decode_content=True)):
+                self._event(_events.decode(line))
+                heard = True
+                self._alive()
+                if self._stopping.is_set():
+                    break
+        finally:
+            response.close()
+        return heard
+
+    def _event(self, event: WatchEvent) -> None:
+        if event.type == "ERROR":
+            status = _statuses.decode(event.object)
+            raise RequestError(status.code, status.message)
+        item = self._decode(event.object)
+        if item is None:
+            return
+        self._version = item.metadata.resourceVersion
+        self.counts["events"] += 1
+        if event.type == "DELETED":
+            self._resource.delete(item)
+        elif event.type != "BOOKMARK":
+            self._resource.put(item)
+
+    def _decode(self, raw: msgspec.Raw) -> T | None:
+        try:
+            return self._decoder.decode(raw)
+        except msgspec.ValidationError:
+            self.counts["undecodable"] += 1
+            return None
+
+    def _alive(self) -> None:
+        self.heard = self._clock()
+        self._said = ""
+
+    def _selector(self) -> dict[str, str]:
+        return {"fieldSelector": self._resource.fields} if self._resource.fields else {}
+
+    def _body(self, query: dict[str, str], suffix: str) -> bytes:
+        response = self._request(query, suffix, timeout=30.0)
+        try:
+            return response.read()
+        finally:
+            response.release_conn()
+
+    def _request(self, query: dict[str, str], suffix: str, timeout: float) -> HTTPResponse:
+        accept = _PARTIAL.format(suffix) if self._resource.metadata_only else "application/json"
+        response = self._api.get(self._resource.path, query, accept, timeout)
+        if response.status != 200:
+            try:
+                status = _statuses.decode(response.read(1 << 16))
+            except msgspec.MsgspecError:
+                status = Status()
+            response.close()
+            raise RequestError(response.status, status.message or f"HTTP status {response.status}")
+        return response
+
+
+def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines; RequestError for one that is longer than any object may be."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, whole)
+        if len(rest) > _MAX_LINE:
+            raise RequestError(0, f"a line of more than {_MAX_LINE} bytes")
+
+
+def explain(resource: str, error: Exception) -> str:
+    """One line: what is missing, and what goes on without it."""
+    code = error.code if isinstance(error, RequestError) else 0
+    if code == 403:
+        return (
+            f"the API server forbids to list and watch {resource}: give Weir's service account the verbs list"
+            f" and watch on {resource}; counting goes on without their names"
+        )
+    if code == 401:
+        return f"the API server does not accept the credentials ({error}): counting goes on without names"
+    return (
+        f"the API server cannot be asked for {resource}: {error}; trying again, the names known so far stay"
+    )
