@@ -27,6 +27,15 @@
 #define ADD(counter, n) __sync_fetch_and_add(&(counter), (n))
 #define ONCE(x)         (*(volatile typeof(x) *)&(x))
 
+/* p, for loads that must come after the one that gave `loaded`. BPF has no barrier, but an address that
+ * depends on a load is one where machines reorder loads (arm64; Documentation/memory-barriers.txt).
+ */
+static __always_inline void *after(void *p, u64 loaded)
+{
+	asm volatile("%0 &= 0" : "+r"(loaded));
+	return p + loaded;
+}
+
 BPF_F_TABLE("array", u32, struct weir_slot, slots, WEIR_SLOTS, BPF_F_MMAPABLE);
 BPF_TABLE("percpu_array", u32, u64, events, WEIR_EVENTS);
 

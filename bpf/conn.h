@@ -151,12 +151,17 @@ static __always_inline void rtt_sample(struct weir_slot *s, struct tcp_sock *tp)
 static __always_inline void account(struct sock *sk, struct conn *c, int last)
 {
 	struct tcp_sock *tp = tcp_of(sk);
-	struct weir_slot *s = slot_at(c->slot);
+	struct conn *placed = after(c, ONCE(c->phase)); /* conn_live comes after conn_place */
+	struct weir_slot *s = slot_at(placed->slot);
 
 	if (!tp || !s)
 		return;
 	/* what was counted is read before the counter: a claim that succeeds is never negative */
 	u64 sent0 = ONCE(c->sent), received0 = ONCE(c->received), again0 = ONCE(c->retransmitted);
+
+#ifndef WEIR_STORAGE /* there only the close, which ends all claims, meets the iterator */
+	tp = after(tp, sent0 | received0 | again0);
+#endif
 	u64 sent = tcp_sent(tp), received = tcp_received(sk, tp), again = GET(tp, total_retrans);
 	int moved = sent != sent0 || received != received0;
 

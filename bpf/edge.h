@@ -66,7 +66,10 @@ static __always_inline u32 slot_of(struct weir_edge *e, u32 tgid, u64 now)
 	s->born_ns = now;
 	s->active_ns = now;
 	s->tgid = tgid;
-	s->state = WEIR_USED;
+	/* an atomic that returns is a barrier: who sees the state sees the key; generation is above it */
+	u64 *state = (u64 *)&s->state, free = ONCE(*state);
+
+	swap(state, free, free | WEIR_USED);
 	if (!edges.insert(e, &fresh))
 		return fresh;
 	/* another CPU was first, or the table is full */

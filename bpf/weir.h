@@ -66,7 +66,7 @@ enum weir_slot_state { WEIR_FREE, WEIR_USED, WEIR_RETIRING };
 struct weir_slot {
 	struct weir_edge key;
 	__u32 state; /* enum weir_slot_state; user space writes RETIRING, the kernel the rest */
-	__u32 generation; /* one more each time the slot is freed */
+	__u32 generation; /* one more each time the slot is freed; with the state one aligned u64 */
 	__u64 born_ns;    /* CLOCK_MONOTONIC */
 	__u64 active_ns;  /* CLOCK_MONOTONIC of the last count */
 	__u32 tgid;       /* process of the first connection, 0 if not known */

@@ -26,11 +26,11 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kernel.peers.netns import PREFIX, Netns
-from weir.kernel import bpf, mounts
+from weir.kernel import bpf, machine, mounts
 
 ROOT = Path(__file__).parents[2]
 #: Seconds that anything here may take.
-PATIENCE = 30.0
+PATIENCE = float(os.environ.get("WEIR_PATIENCE", "30"))
 _numbers = itertools.count(1)
 _SERVING = re.compile(r"msg=serving metrics=(http://\S+)/metrics")
 _PROG_NEXT_ID, _PROG_FD_BY_ID = 11, 13
@@ -259,8 +259,9 @@ def _next_id(attr: bytearray) -> int:
     import ctypes
 
     buffer = (ctypes.c_char * 128).from_buffer(attr)
-    number = bpf._SYSCALL[os.uname().machine]
-    if ctypes.CDLL(None).syscall(number, _PROG_NEXT_ID, buffer, 128) < 0:
+    try:
+        machine.syscall("bpf", _PROG_NEXT_ID, buffer, 128)
+    except FileNotFoundError:
         return 0
     return int(struct.unpack_from("<I", attr, 4)[0])
 

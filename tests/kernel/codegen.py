@@ -9,8 +9,10 @@ its own, since BCC stays in memory.
 from __future__ import annotations
 
 import ctypes
+import gzip
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -36,14 +38,39 @@ _CALL, _ATOMIC, _ADD, _LOAD_64 = 0x85, (0xC3, 0xDB), 0x07, 0x18
 class Generated:
     """By variant: programs without code, calls and atomics that the kernel lacks; offsets that differ.
 
-    ``members`` is how many offsets were compared.
+    ``members`` is how many offsets were compared; ``arguments``, where in struct pt_regs a kprobe's first
+    two arguments are read.
     """
 
     variants: list[str] = field(default_factory=list)
     missing: dict[str, list[str]] = field(default_factory=dict)
     unknown: dict[str, list[str]] = field(default_factory=dict)
     members: int = 0
+    arguments: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+
+
+def kernel_btf(vmlinuz: Path) -> bytes:
+    """BTF of an image; BCC is told by ``ARCH`` when that is not for x86-64.
+
+    arm64 has no ELF file but the bare code and data (Documentation/arch/arm64/booting.rst: magic number at
+    56), in which BTF is found by its head: the longest, since there may be some of nothing.
+    """
+    image = vmlinuz.read_bytes()
+    if image[:2] == b"\x1f\x8b":
+        image = gzip.decompress(image)
+    if image[56:60] != b"ARM\x64":
+        return section(unpack(vmlinuz), b".BTF")
+    os.environ["ARCH"] = "arm64"
+    heads = (found.start() for found in re.finditer(re.escape(struct.pack("<HBBI", 0xEB9F, 1, 0, 24)), image))
+    return max((_blob(image[at:]) for at in heads), key=len)
+
+
+def _blob(data: bytes) -> bytes:
+    """As long as the head of BTF says; nothing where that cannot be (types first, then strings)."""
+    types_at, types, strings_at, strings = struct.unpack_from("<IIII", data, 8)
+    whole = 24 + strings_at + strings
+    return data[:whole] if (types_at, types) == (0, strings_at) and whole <= len(data) else b""
 
 
 def unpack(vmlinuz: Path) -> bytes:
@@ -204,6 +231,14 @@ def check_offsets(tree: Tree, types: Btf, into: Generated) -> None:
             into.wrong.append(f"{name}.{member.name}: BTF has {expected}, the code {access(code)}")
 
 
+def check_arguments(tree: Tree, into: Generated) -> None:
+    """As the programs of the kprobe variant get theirs: BCC makes loads from struct pt_regs of it."""
+    first = "u64 first(struct pt_regs *ctx, void *a) { return (u64)a; }"
+    second = "u64 second(struct pt_regs *ctx, void *a, void *b) { return (u64)b; }"
+    codes = tree.compile(f"{first}\n{second}", [], ["first", "second"])
+    into.arguments = [access(code)[0] for code in codes.values()]
+
+
 def access(code: bytes) -> tuple[int, int]:
     """(offset, bytes) of the one load in the code; bytes is 0 for a mere address."""
     offset = 0
@@ -228,13 +263,15 @@ def _width(types: Btf, member: Member) -> int:
 
 def main(vmlinuz: Path, packages: Path | None = None) -> dict[str, Any]:
     """All checks for one kernel."""
-    types = Btf(section(unpack(vmlinuz), b".BTF"))
+    types = Btf(kernel_btf(vmlinuz))
     features, result = Offline(types, kprobes=Path("/")), Generated()
     with tempfile.TemporaryDirectory(prefix="weir-codegen-") as folder:
         tree = Installed(packages) if packages else Tree(types, Path(folder))
         check_offsets(tree, types, result)
         if packages:
             features = WithoutBtf(types, kprobes=Path("/"))
+        else:
+            check_arguments(tree, result)
         for variant in features.tcp_variants():
             check_programs(tree, types, variant, features, result)
         os.chdir("/")

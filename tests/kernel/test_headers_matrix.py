@@ -24,6 +24,8 @@ MATRIX = {
     "6.1": ["storage", "tracepoint", "kprobe"],
     "6.12": ["storage", "tracepoint", "kprobe"],
     "7.2": ["storage", "tracepoint", "kprobe"],
+    "6.1-arm64": ["storage", "tracepoint", "kprobe"],
+    "6.12-arm64": ["storage", "tracepoint", "kprobe"],
 }
 
 
@@ -62,6 +64,12 @@ def test_all_programs_compile(generated: tuple[str, Generated]) -> None:
 
 def test_programs_use_only_what_the_kernel_has(generated: tuple[str, Generated]) -> None:
     assert not any(generated[1].unknown.values()), generated[1].unknown
+
+
+def test_arguments_are_read_from_the_registers_of_the_machine(generated: tuple[str, Generated]) -> None:
+    """x86-64: di and si (arch/x86/include/asm/ptrace.h); arm64: regs[0] and regs[1] (AAPCS64)."""
+    series, found = generated
+    assert found.arguments == ([0, 8] if series.endswith("-arm64") else [112, 104])
 
 
 def test_every_offset_is_that_of_btf(generated: tuple[str, Generated]) -> None:

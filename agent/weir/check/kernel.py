@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weir.check.finding import Finding, Judge
-from weir.kernel import bpf, installed, refusal
+from weir.kernel import installed, refusal
+from weir.kernel import machine as processor
 from weir.kernel.btf import FUNC, KERNEL_BTF, STRUCT, Btf
 from weir.kernel.features import Features
 
@@ -207,12 +208,12 @@ def machine(judge: Judge) -> Iterator[Finding]:
         charged = bool(judge.trials["memlock"].error)
         yield Finding("memory for maps", "found", "locked memory, and its limit can be raised" if charged
                       else "not limited by ulimit -l")  # fmt: skip
-    known = platform.machine() in bpf._SYSCALL
+    tested, why = platform.machine() in processor.TESTED, processor.refusal()
     cpus = _text(Path("/sys/devices/system/cpu/possible")), _text(Path("/sys/devices/system/cpu/online"))
     yield Finding(
-        "processor", "found" if platform.machine() == "x86_64" else "unknown" if known else "missing",
+        "processor", "missing" if why else "found" if tested else "unknown",
         f"{platform.machine()}, CPUs possible {cpus[0]}, online {cpus[1]}",
-        "" if platform.machine() == "x86_64" else "not tested", "" if known else "x86-64", not known,
+        "" if tested else "not tested", why, bool(why),
     )  # fmt: skip
 
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 from pathlib import Path
 
 from weir.errors import KernelError
-from weir.kernel import bpf
+from weir.kernel import bpf, machine
 from weir.kernel.plan import Program
 
 _CGROUP = {"ingress": bpf.CGROUP_INGRESS, "egress": bpf.CGROUP_EGRESS, "sock_create": bpf.CGROUP_SOCK_CREATE}
@@ -84,20 +85,14 @@ def kprobe_link(fd: int, function: str, on_return: bool) -> int:
 
 def _perf_kprobe(function: str, on_return: bool) -> int:
     """perf_event_open(2) of a kprobe by function name."""
-    import ctypes
-    import platform
-
     name = ctypes.create_string_buffer(function.encode())
     kind = int(_KPROBE_TYPE.read_text(encoding="ascii"))
     # struct perf_event_attr: type, size, config (bit 0: return), ..., config1 = name, config2 = offset
     attr = bytearray(112)
     struct.pack_into("<IIQ", attr, 0, kind, len(attr), int(on_return))
     struct.pack_into("<QQ", attr, 56, ctypes.addressof(name), 0)
-    number = {"x86_64": 298, "aarch64": 241}.get(platform.machine(), 241)
-    libc = ctypes.CDLL(None, use_errno=True)
     buffer = (ctypes.c_char * len(attr)).from_buffer(attr)
-    fd = int(libc.syscall(number, buffer, -1, 0, -1, 8))  # PERF_FLAG_FD_CLOEXEC
-    if fd < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, f"kprobe {function}: {os.strerror(errno)}")
-    return fd
+    try:
+        return machine.syscall("perf_event_open", buffer, -1, 0, -1, 8)  # PERF_FLAG_FD_CLOEXEC
+    except OSError as error:
+        raise OSError(error.errno, f"kprobe {function}: {error.strerror}") from None

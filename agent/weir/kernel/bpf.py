@@ -7,15 +7,14 @@ caller closes.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-import platform
 import struct
 from dataclasses import dataclass
 from typing import Any
 
-_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
-_libc = ctypes.CDLL(None, use_errno=True)
+from weir.kernel import machine
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = 0, 1, 2, 3, 4
 PROG_LOAD, OBJ_PIN, OBJ_GET, OBJ_INFO = 5, 6, 7, 15
@@ -31,15 +30,8 @@ _INFO = struct.Struct("<II8sIIQQQIIQ16sIIQQIIQQIIQIIQQIIIIQQQQIII")
 
 def call(command: int, attr: bytes) -> int:
     """Run one command; ``attr`` is padded with zeros to the size that all kernels know."""
-    number = _SYSCALL.get(platform.machine())
-    if number is None:
-        raise OSError(38, f"bpf(2) has no known number on {platform.machine()}")
     buffer = ctypes.create_string_buffer(attr.ljust(128, b"\0"), max(128, len(attr)))
-    result = int(_libc.syscall(number, command, buffer, len(buffer)))
-    if result < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, os.strerror(errno))
-    return result
+    return machine.syscall("bpf", command, buffer, len(buffer))
 
 
 def _in(data: bytes) -> tuple[ctypes.Array[ctypes.c_char], int]:
@@ -83,19 +75,14 @@ def map_batch(fd: int, key_size: int, value_size: int, count: int) -> tuple[byte
         ctypes.create_string_buffer(value_size * count),
     )
     cursor = ctypes.create_string_buffer(max(key_size, 8))
-    attr = bytearray(
-        struct.pack(
-            "<QQQQIIQQ", 0, ctypes.addressof(cursor), ctypes.addressof(keys), ctypes.addressof(values),
-            count, fd, 0, 0,
-        )
+    attr = struct.pack(
+        "<QQQQIIQQ", 0, ctypes.addressof(cursor), ctypes.addressof(keys), ctypes.addressof(values),
+        count, fd, 0, 0,
     )  # fmt: skip
-    buffer = (ctypes.c_char * 128).from_buffer(attr.ljust(128, b"\0"))
-    number = _SYSCALL[platform.machine()]
-    result = int(_libc.syscall(number, MAP_LOOKUP_BATCH, buffer, 128))
-    errno = ctypes.get_errno()
-    if result < 0 and errno != 2:  # ENOENT: the end was reached
-        raise OSError(errno, os.strerror(errno))
-    read = int(struct.unpack_from("<I", bytes(buffer), 32)[0])
+    buffer = ctypes.create_string_buffer(attr, 128)
+    with contextlib.suppress(FileNotFoundError):  # the end was reached
+        machine.syscall("bpf", MAP_LOOKUP_BATCH, buffer, 128)
+    read = int(struct.unpack_from("<I", buffer.raw, 32)[0])
     return keys.raw[: read * key_size], values.raw[: read * value_size], read
 
 
@@ -169,12 +156,9 @@ def run_raw(prog: int, *args: int) -> int:
     """Run a raw tracepoint program once with these arguments (Linux 5.10); its return value."""
     keep, at = _in(struct.pack(f"<{len(args)}Q", *args))
     attr = struct.pack("<IIIIQQIIIIQQII", prog, 0, 0, 0, 0, 0, 0, 0, 8 * len(args), 0, at, 0, 0, 0)
-    buffer = ctypes.create_string_buffer(attr.ljust(128, b"\0"), 128)
-    result = int(_libc.syscall(_SYSCALL[platform.machine()], PROG_TEST_RUN, buffer, 128))
+    buffer = ctypes.create_string_buffer(attr, 128)
+    machine.syscall("bpf", PROG_TEST_RUN, buffer, 128)
     del keep
-    if result < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, os.strerror(errno))
     return int(struct.unpack_from("<I", buffer.raw, 4)[0])
 
 

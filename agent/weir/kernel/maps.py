@@ -81,8 +81,9 @@ def _u32(value: int) -> bytes:
     return struct.pack("<I", value)
 
 
-def _pages(size: int) -> int:
-    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+def _pages(size: int, page: int = mmap.PAGESIZE) -> int:
+    """Whole pages, as the kernel maps an array (kernel/bpf/arraymap.c, array_map_mmap); 4 to 64 KiB each."""
+    return -(-size // page) * page
 
 
 def _possible_cpus(path: Path = Path("/sys/devices/system/cpu/possible")) -> int:

@@ -6,12 +6,13 @@ Sources: proc(5), namespaces(7), capabilities(7), seccomp(2), kernel_lockdown(7)
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from weir.kernel import machine
 
 #: Bits of the capabilities that Weir uses (include/uapi/linux/capability.h).
 CAPABILITIES = {
@@ -162,20 +163,17 @@ def _security(sys: Path, name: str) -> str:
     path = sys / "kernel/security" / name
     if path.exists() or sys != Path("/sys"):
         return _text(path)
-    libc = ctypes.CDLL(None, use_errno=True)
-    fsopen, fsconfig, fsmount = 430, 431, 432  # the same on every architecture, Linux 5.2
-    context = int(libc.syscall(fsopen, b"securityfs", 1))
-    if context < 0:
-        return ""
-    mount = -1
+    opened: list[int] = []
     try:
-        if libc.syscall(fsconfig, context, 6, None, None, 0) == 0:  # FSCONFIG_CMD_CREATE
-            mount = int(libc.syscall(fsmount, context, 1, 0))
-        return _read_at(mount, name) if mount >= 0 else ""
+        opened.append(machine.syscall("fsopen", b"securityfs", 1))
+        machine.syscall("fsconfig", opened[0], 6, None, None, 0)  # FSCONFIG_CMD_CREATE
+        opened.append(machine.syscall("fsmount", opened[0], 1, 0))
+        return _read_at(opened[1], name)
+    except OSError:
+        return ""
     finally:
-        for fd in (context, mount):
-            if fd >= 0:
-                os.close(fd)
+        for fd in opened:
+            os.close(fd)
 
 
 def _read_at(folder: int, name: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from weir import errors
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
-from weir.kernel import bpf, mounts, refusal, sandbox, trials
+from weir.kernel import bpf, machine, mounts, refusal, sandbox, trials
 from weir.kernel.layout import RECORD, Array
 from weir.kernel.maps import Maps
 from weir.kernel.options import KernelOptions
@@ -28,7 +28,12 @@ _log = logging.getLogger("weir.kernel")
 
 
 def ready(name: str) -> tuple[Instance, Path]:
-    """The instance of that name and the cgroup v2 mount point; PrivilegeError when not root."""
+    """The instance of that name and the cgroup v2 mount point; PrivilegeError when not root.
+
+    KernelError on a machine that Weir does not know.
+    """
+    if why := machine.refusal():
+        raise KernelError(why)
     if os.geteuid() != 0:
         raise PrivilegeError("Weir loads BPF programs and must be root: use sudo, or docker run --privileged")
     if cause := refusal.everything(sandbox.read()):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 import struct
 import threading
@@ -18,13 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from weir.kernel import attach, bpf
+from weir.kernel import attach, bpf, machine
 from weir.kernel.btf import FUNC, TYPEDEF, Btf
 from weir.kernel.sandbox import FIRST
 
 _NEWNS, _NEWCGROUP, _NEWNET = 0x00020000, 0x02000000, 0x40000000
 _REC, _PRIVATE = 0x4000, 1 << 18
-_PERF_EVENT_OPEN = {"x86_64": 298}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -247,11 +245,11 @@ def memlock_can_grow() -> bool:
 #: Senseless calls and the errno that the kernel itself has for each, whatever the caller's rights.
 _SENSELESS: dict[str, tuple[Callable[[], int], tuple[int, ...]]] = {
     "bpf": (
-        lambda: _libc.syscall(bpf._SYSCALL.get(platform.machine(), 280), 0x7FFF, bytes(128), 128),
+        lambda: _libc.syscall(machine.number("bpf"), 0x7FFF, bytes(128), 128),
         (errno.EINVAL,),
     ),
     "perf_event_open": (
-        lambda: _libc.syscall(_PERF_EVENT_OPEN.get(platform.machine(), 241), None, 0, 0, -1, 0x7FFFFFFF),
+        lambda: _libc.syscall(machine.number("perf_event_open"), None, 0, 0, -1, 0x7FFFFFFF),
         (errno.EINVAL, errno.EFAULT),
     ),
     "mount": (lambda: _libc.mount(None, None, None, 0, None), (errno.EFAULT, errno.ENOENT, errno.EINVAL)),
@@ -267,7 +265,7 @@ def filtered(call: str) -> int:
     """
     ctypes.set_errno(0)
     action, own = _SENSELESS[call]
-    if action() >= 0:
+    if machine.refusal() or action() >= 0:
         return 0
     error = ctypes.get_errno()
     return 0 if error in own else error
