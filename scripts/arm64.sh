@@ -54,7 +54,7 @@ unpack_wheels() { # folder name...
 fetch_userland() { # made again when its parts change; the old one does when it cannot be
     local apt=() names stamp new=$userland.new
     read -ra names < <(wheels)
-    stamp=$(cat - "$root/scripts/constraints.txt" <<<"${debian[*]} ${names[*]}" | sha256sum)
+    stamp=$(cat - "$root"/scripts/{arm64.sh,constraints.txt} <<<"${names[*]}" | sha256sum)
     [ "$stamp" != "$(cat "$userland/.stamp" 2>/dev/null)" ] || return 0
     rm -rf "$new"
     apt_state

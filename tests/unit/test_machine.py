@@ -49,7 +49,7 @@ def test_a_call_of_no_number_is_an_error_not_a_crash() -> None:
 
 
 def test_a_call_gives_the_kernels_errno() -> None:
-    with pytest.raises(OSError, match="nvalid|ad address|ermi") as caught:
+    with pytest.raises(OSError, match=r"nvalid|ad address|ermi") as caught:
         machine.syscall("perf_event_open", None, 0, 0, -1, 0x7FFFFFFF)
     assert caught.value.errno in (errno.EINVAL, errno.EFAULT, errno.EPERM, errno.EACCES)
 
