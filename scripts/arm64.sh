@@ -51,11 +51,13 @@ unpack_wheels() { # folder name...
         "${into%/opt/venv}/usr/lib/python3" "${into%/opt/venv}/usr/lib/$python" "$into/lib" >/dev/null 2>&1 || :
 }
 
+userland_stamp() { cat - "$root"/scripts/{arm64.sh,constraints.txt} <<<"$(wheels)" | sha256sum; }
+userland_lacks() { [ "$(userland_stamp)" != "$(cat "$userland/.stamp" 2>/dev/null)" ]; }
+
 fetch_userland() { # made again when its parts change; the old one does when it cannot be
     local apt=() names stamp new=$userland.new
     read -ra names < <(wheels)
-    stamp=$(cat - "$root"/scripts/{arm64.sh,constraints.txt} <<<"${names[*]}" | sha256sum)
-    [ "$stamp" != "$(cat "$userland/.stamp" 2>/dev/null)" ] || return 0
+    stamp=$(userland_stamp)
     rm -rf "$new"
     apt_state
     if unpack_debian "$new" && unpack_wheels "$new" "${names[@]}"; then
