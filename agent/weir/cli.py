@@ -87,9 +87,24 @@ _kernel = _stack(
     _option("--bpf-stats", is_flag=True,
             help="Measure the programs' run time (about 20 ns an event, for all BPF of the host)."),
 )  # fmt: skip
+_cluster = _stack(
+    _option("--kubernetes/--no-kubernetes", default=True, show_default=True,
+            help="Ask the Kubernetes API for names, if it is told where or Weir runs in a pod."),
+    _option("--kubeconfig", default="", metavar="FILE", help="Cluster and credentials."),
+    _option("--kube-context", default="", metavar="NAME", help="Not the file's current context but this."),
+    _option("--api-server", default="", metavar="URL", help="Cluster without a kubeconfig, as https://HOST:6443."),
+    _option("--token-file", default="", metavar="FILE", help="With --api-server: bearer token; read again"
+            " once a minute."),
+    _option("--ca-file", default="", metavar="FILE", help="With --api-server: who signed its certificate."),
+    _option("--node-name", default="", metavar="NAME", help="This host's name in the cluster.  [default: its"
+            " host name]"),
+    _option("--external-label", default="", metavar="KEY=VALUE",
+            help="Pods with this label count as external."),
+)  # fmt: skip
 _aggregate = _stack(
-    _option("--labels", multiple=True, metavar="LABEL", help="One more label: source_address,"
-            " destination_address, interface, process. Repeats."),
+    _option("--labels", multiple=True, metavar="LABEL", help="One more label: source_pod, destination_pod,"
+            " source_address, destination_address, interface, process, or pod:NAME for a label of pods."
+            " Repeats."),
     _option("--max-series", type=click.IntRange(min=1000), default=100_000, show_default=True,
             help="Series of all pairs at most; more fold into one pair, and that is counted."),
     _option("--idle", type=click.FloatRange(min=1), default=600.0, show_default=True, metavar="SECONDS",
@@ -121,6 +136,7 @@ def cli() -> None:
 @_scope
 @_kernel
 @_aggregate
+@_cluster
 @_option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
          show_default=True, help="Log lines from this level up.")  # fmt: skip
 def run(log_level: str, **values: Any) -> None:

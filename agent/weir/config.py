@@ -36,6 +36,14 @@ class Settings:
     max_series: int = 100_000
     idle: float = 600.0
     bpf_stats: bool = False
+    kubernetes: bool = True
+    kubeconfig: str = ""
+    kube_context: str = ""
+    api_server: str = ""
+    token_file: str = ""
+    ca_file: str = ""
+    node_name: str = ""
+    external_label: str = ""
 
     def kernel(self, cgroup2: Path) -> KernelOptions:
         """What the kernel side is told; ConfigError for a namespace or cgroup that is not there."""

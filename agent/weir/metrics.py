@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -29,21 +30,24 @@ EXTRA_LABELS = {
     "destination_pod": "pod of the destination",
     "source_address": "address of the source, or the network it was folded into",
     "destination_address": "address of the destination, or the network it was folded into",
-    "interface": "network interface; empty on a host without secondary networks",
+    "interface": "interface of the pod that reports, as its network status tells",
     "process": "process name at the end that reports",
 }
 LABEL_HELP = {
     "reporter": "`source` or `destination`: which end this node saw",
     "source_namespace": "namespace of the end that opened the connection",
-    "source_workload": "container, else systemd unit, else process name",
+    "source_workload": "what made the pod (Deployment, …), else container, systemd unit, process",
     "destination_namespace": "namespace of the end that was called",
     "destination_workload": "as source_workload; `external` when not known",
-    "destination_service": "service that was called",
+    "destination_service": "service that was called, where it was called by an address of its own",
     "destination_port": "port that was called",
     "network_name": "secondary network, empty for the default one",
     "attribution": "how the far end was named: `cgroup`, `netns`, `address`, `node` or `none`; "
     "`none` too when the near end has no name",
 }
+
+#: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+_POD_LABEL = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 #: Which series a pair has: it carries TCP, it carries UDP, it opens TCP connections itself.
 TCP_SHAPE, UDP_SHAPE, SOURCE_SHAPE = 1, 2, 4
@@ -329,6 +333,21 @@ AGENT_METRICS = (
         "gauge",
         "SR-IOV virtual functions over the limit, which are not shown.",
     ),
+    Metric(
+        "weir_agent_kubernetes_objects", "gauge", "Objects of the Kubernetes API in the index.", ("kind",)
+    ),
+    Metric(
+        "weir_agent_kubernetes_events_total",
+        "counter",
+        "What came of asking the Kubernetes API: lists, events, and everything that went wrong.",
+        ("resource", "event"),
+    ),
+    Metric(
+        "weir_agent_kubernetes_age_seconds",
+        "gauge",
+        "Since the Kubernetes API was last heard of a resource; names may be as old. Infinite: never.",
+        ("resource",),
+    ),
     Metric("weir_agent_errors_total", "counter", "Errors that a stage survived.", ("stage",)),
     Metric("weir_agent_build_info", "gauge", "1; the labels tell what was built.", ("version",)),
 )
@@ -342,11 +361,28 @@ def series_of(shape: int) -> int:
 
 
 def check_labels(extra: Iterable[str]) -> tuple[str, ...]:
-    """Return extra labels as a tuple. ConfigError, one line, for one that is not known or there twice."""
-    chosen = tuple(extra)
-    for label in chosen:
-        if label not in EXTRA_LABELS:
-            raise ConfigError(f"--labels: {label!r} is not a label; choose from {', '.join(EXTRA_LABELS)}")
-        if chosen.count(label) > 1:
-            raise ConfigError(f"--labels: {label!r} is there twice")
+    """Names of the extra labels that were asked for. ConfigError, one line, for one that cannot be.
+
+    ``pod:NAME`` asks for a label of the pods at both ends: ``source_label_NAME``, ``destination_label_NAME``
+    (every character that Prometheus does not allow is ``_``, as kube-state-metrics has it).
+    """
+    return tuple(label_sources(extra))
+
+
+def label_sources(extra: Iterable[str]) -> dict[str, str]:
+    """Extra labels' names, and the pod label each is taken from ("" for those of EXTRA_LABELS)."""
+    chosen: dict[str, str] = {}
+    for label in extra:
+        source = label.removeprefix("pod:")
+        if source == label and label not in EXTRA_LABELS:
+            known = f"{', '.join(EXTRA_LABELS)}, or pod:NAME for a label of pods"
+            raise ConfigError(f"--labels: {label!r} is not a label; choose from {known}")
+        if source != label and not _POD_LABEL.fullmatch(source):
+            raise ConfigError(f"--labels: {label!r}: {source!r} cannot be a label of a pod")
+        clean = re.sub(r"[^a-zA-Z0-9_]", "_", source)
+        names = [label] if source == label else [f"source_label_{clean}", f"destination_label_{clean}"]
+        for name in names:
+            if name in chosen:
+                raise ConfigError(f"--labels: {label!r} is there twice")
+            chosen[name] = "" if source == label else source
     return chosen

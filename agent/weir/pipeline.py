@@ -20,7 +20,9 @@ from weir.errors import KernelError
 from weir.flows.drain import Drainer
 from weir.flows.retire import Retirer
 from weir.health import Health
+from weir.identity import cluster as api
 from weir.identity.cidrs import Cidrs
+from weir.identity.cluster import Cluster
 from weir.identity.index import Identity
 from weir.identity.sriov import VirtualFunctions
 from weir.identity.types import Owner
@@ -28,18 +30,24 @@ from weir.kernel import bpf, side
 from weir.kernel.options import KernelOptions
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
-from weir.metrics import check_labels
+from weir.metrics import check_labels, label_sources
 from weir.views.rows import ConnectionRow, connection_rows
 
 _log = logging.getLogger("weir.pipeline")
+#: Seconds for the API to tell of this node's pods before the first snapshot goes out without their names.
+_PODS_FIRST = 3.0
 
 
 class Pipeline:
     """One kernel side and the stages behind it; each call holds the lock."""
 
-    def __init__(self, kernel: KernelSide, settings: Settings, cgroup2: Path) -> None:
+    def __init__(
+        self, kernel: KernelSide, settings: Settings, cgroup2: Path, cluster: Cluster | None = None
+    ) -> None:
         self.kernel = kernel
-        self.identity = Identity.for_host(Cidrs(settings.cidr), cgroup2=cgroup2)
+        self.cluster = cluster
+        names = cluster.names if cluster else None
+        self.identity = Identity.for_host(Cidrs(settings.cidr), cluster=names, cgroup2=cgroup2)
         self._drainer = Drainer(kernel)
         self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series)
         idle = int(settings.idle * 1e9)
@@ -52,12 +60,26 @@ class Pipeline:
     def step(self) -> Snapshot:
         """One round; the snapshot to show."""
         with self._lock:
+            self._cut_lost()
             drain = self._drainer.drain()
             snapshot = self._aggregator.update(drain)
+            self._retirer.cut(self.identity.stale, drain.monotonic_ns)
             self._retirer.step(drain, self._aggregator)
             vfs = self._vfs.read()
             agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped)
+            if self.cluster:
+                agent = replace(agent, cluster=self.cluster.watch.state())
             return replace(snapshot, vfs=vfs, agent=agent)
+
+    def cut_lost(self) -> None:
+        """An address that is nobody's any more, or another pod's: what comes next has an edge of its own."""
+        with self._lock:
+            self._cut_lost()
+
+    def _cut_lost(self) -> None:
+        lost = self.cluster.index.take_lost() if self.cluster else ()
+        if lost:
+            self._retirer.cut(self.kernel.maps.slots.towards(lost), time.monotonic_ns())
 
     def connections(self, limit: int = 100_000) -> list[ConnectionRow]:
         """Rows of live sockets, read from the kernel now."""
@@ -76,18 +98,67 @@ def opened(settings: Settings, temporary: bool = False) -> Iterator[Pipeline]:
     ``temporary`` removes everything at the end; else counting goes on without an agent.
     """
     instance, cgroup2 = side.ready(settings.instance)
-    with instance.lock("run"):
+    with instance.lock("run"), watched(settings) as cluster:
         ensure_loaded(instance, settings, cgroup2)
         kernel = KernelSide(instance)
         stats = bpf.enable_stats() if settings.bpf_stats else -1
         try:
-            yield Pipeline(kernel, settings, cgroup2)
+            pipeline = Pipeline(kernel, settings, cgroup2, cluster)
+            if cluster:
+                Cutter(pipeline, cluster).start()
+                cluster.watch.wait(_PODS_FIRST)
+            yield pipeline
         finally:
             kernel.close()
             if stats >= 0:
                 os.close(stats)
             if temporary:
                 instance.remove()
+
+
+@contextmanager
+def watched(settings: Settings) -> Iterator[Cluster | None]:
+    """The Kubernetes API, where there is one, watched from now on."""
+    cluster = _cluster(settings)
+    if cluster is None:
+        yield None
+        return
+    cluster.watch.start()
+    try:
+        yield cluster
+    finally:
+        cluster.watch.stop()
+
+
+def _cluster(settings: Settings) -> Cluster | None:
+    """ConfigError where it cannot be as it was asked for."""
+    where = api.access(settings.kubeconfig, settings.kube_context, settings.api_server, settings.token_file,
+                       settings.ca_file)  # fmt: skip
+    external = api.external_label(settings.external_label)
+    labels = frozenset(filter(None, label_sources(settings.labels).values()))
+    if not settings.kubernetes or not where.wanted:
+        return None
+    return api.connect(where, settings.node_name, external, labels)
+
+
+class Cutter(threading.Thread):
+    """Cuts edges off as soon as the API tells that an address changed hands; a drain may be seconds away."""
+
+    def __init__(self, pipeline: Pipeline, cluster: Cluster) -> None:
+        super().__init__(name="weir-cutter", daemon=True)
+        self._pipeline = pipeline
+        self._told = threading.Event()
+        cluster.index.hurry = self._told.set
+
+    def run(self) -> None:
+        while True:
+            self._told.wait()
+            self._told.clear()
+            try:
+                self._pipeline.cut_lost()
+            except Exception:
+                self._pipeline.failed("cut")
+                _log.exception("edges to an address that changed hands could not be cut off")
 
 
 def ensure_loaded(instance: Instance, settings: Settings, cgroup2: Path) -> None:

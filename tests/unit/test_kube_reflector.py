@@ -137,16 +137,18 @@ def until(holds: Callable[[], bool]) -> None:
 def test_pages_then_events(script: Script, started: Callable[..., Any]) -> None:
     watch = [event("ADDED", pod("d", 11)), event("MODIFIED", pod("a", 12)), event("DELETED", pod("b", 13))]
     reflector, pods = started(
-        listed(10, pod("a", 3), pod("b", 4), cont="more"), listed(10, pod("c", 5)), (200, watch),
-        fields="spec.nodeName=a",
+        listed(9, pod("a", 3)), listed(10, pod("a", 3), pod("b", 4), cont="more"), listed(10, pod("c", 5)),
+        (200, watch),
+        first="spec.nodeName=a",
     )  # fmt: skip
     until(lambda: pods.names == {"a", "c", "d"})
     assert reflector.synced.is_set()
-    first, second, third = script.asked[:3]
+    near, first, second, third = script.asked[:4]
+    assert [q.get("fieldSelector") for q in script.asked] == ["spec.nodeName=a", None, None, None]
+    assert near["resourceVersion"] == "0"
     assert (first["resourceVersion"], first["limit"]) == ("0", "500")
     assert (second["continue"], "resourceVersion" in second) == ("more", False)
     assert (third["resourceVersion"], third["allowWatchBookmarks"]) == ("10", "true")
-    assert {q["fieldSelector"] for q in script.asked} == {"spec.nodeName=a"}
 
 
 def test_a_bookmark_renews_the_version(script: Script, started: Callable[..., Any]) -> None:

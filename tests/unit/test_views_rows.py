@@ -14,7 +14,7 @@ import pytest
 from tests.unit.synthetic import drain, histogram, identity, server, slot
 from weir.aggregate import Aggregator
 from weir.identity.cidrs import packed
-from weir.identity.types import EXTERNAL, Owner
+from weir.identity.types import EXTERNAL, Ends, Owner
 from weir.kernel.layout import DESTINATION, FAILURES, RECORD, SLOT, SOURCE, TCP, UDP, Array
 from weir.views import columns
 from weir.views.rows import ConnectionRow, EdgeRow, connection_rows, edge_rows
@@ -56,7 +56,7 @@ def record(local: str = "10.0.0.1", remote: str = "203.0.113.9", **values: Any) 
 
 
 def rows_of(*slots: Array, monotonic_ns: int = 10 * 10**9) -> list[EdgeRow]:
-    owners = tuple((Owner("curl", "process", process="curl"), EXTERNAL) for _ in slots)
+    owners = tuple(Ends(Owner("curl", "process", process="curl"), EXTERNAL) for _ in slots)
     table = np.array(list(slots), SLOT)
     return edge_rows(SimpleNamespace(edges=table, owners=owners, monotonic_ns=monotonic_ns))
 

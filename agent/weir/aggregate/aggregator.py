@@ -204,7 +204,7 @@ class Aggregator:
 
     def _describe(self, slot: int, edge: np.void) -> None:
         ends = self._identity.at(slot)
-        self._unnamed[slot] = [slot != 0 and not end.named for end in ends]
+        self._unnamed[slot] = [slot != 0 and not end.named for end in (ends.local, ends.remote)]
         labels = self._labeller.labels(edge, ends)
         self._labels[slot] = labels if slot else self._labeller.shared(labels, "overflow")
 

@@ -21,12 +21,12 @@ class Labeller:
     """Label tuples of edges: PAIR_LABELS, then the extra ones."""
 
     def __init__(self, extra: Iterable[str]) -> None:
-        self._extra = metrics.check_labels(extra)
+        self._extra = metrics.label_sources(extra)
         self.names = (*PAIR_LABELS, *self._extra)
         self.truncated = 0
 
     def labels(self, edge: np.void, ends: Ends) -> Labels:
-        local, remote = ends
+        local, remote = ends.local, ends.remote
         incoming = int(edge["role"]) == layout.DESTINATION
         source, destination = (remote, local) if incoming else (local, remote)
         port = int(edge["port"])
@@ -36,12 +36,12 @@ class Labeller:
             source.workload,
             destination.namespace,
             destination.workload,
-            "",
+            ends.service,
             str(port) if port else "",
-            "",
+            ends.network_name,
             remote.attribution if local.named else "none",
         )
-        extra = (self._value(name, edge, source, destination) for name in self._extra)
+        extra = (self._value(name, edge, ends, source, destination) for name in self._extra)
         return tuple(self._clean(value) for value in (*pair, *extra))
 
     def shared(self, labels: Labels, workload: str) -> Labels:
@@ -49,8 +49,7 @@ class Labeller:
         pair = (labels[0], "", workload, "", workload, "", "", "", "none")
         return pair + ("",) * len(self._extra)
 
-    @staticmethod
-    def _value(name: str, edge: np.void, source: Owner, destination: Owner) -> str:
+    def _value(self, name: str, edge: np.void, ends: Ends, source: Owner, destination: Owner) -> str:
         incoming = int(edge["role"]) == layout.DESTINATION
         if name == "process":
             return (destination if incoming else source).process
@@ -59,7 +58,10 @@ class Labeller:
             return _address(edge, remote)
         if name.endswith("_pod"):
             return (source if name == "source_pod" else destination).pod
-        return ""
+        if name == "interface":
+            return ends.interface
+        owner = source if name.startswith("source_") else destination
+        return dict(owner.labels).get(self._extra[name], "")
 
     def _clean(self, value: str) -> str:
         if len(value) > _LABEL_SIZE:

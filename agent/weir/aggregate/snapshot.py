@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.flows.types import MapFill, ProgramStats
+from weir.identity.cluster import ClusterState
 from weir.identity.sriov import VirtualFunction
 from weir.identity.types import Ends
 from weir.kernel.layout import LOSSES, Array
@@ -36,6 +37,7 @@ class AgentValues:
     overflow_bytes: tuple[int, int] = (0, 0)  # sent, received
     labels_truncated: int = 0
     vfs_dropped: int = 0
+    cluster: ClusterState = field(default_factory=ClusterState)
     evictions: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -112,7 +113,8 @@ class AgentCollector(Collector):
             elif metric.default:
                 family = empty(metric)
                 for labels, value in values.get(metric.name.removeprefix("weir_agent_"), {}).items():
-                    family.add_metric((labels,) if labels else (), value)
+                    one = (labels,) if labels else ()
+                    family.add_metric(labels if isinstance(labels, tuple) else one, value)
                 yield family
 
     def _summary(self, metric: Metric) -> Family:
@@ -121,8 +123,8 @@ class AgentCollector(Collector):
             family.add_metric((stage,), times, seconds)
         return family
 
-    def _values(self) -> dict[str, Mapping[str, float]]:
-        found: dict[str, Mapping[str, float]] = {
+    def _values(self) -> dict[str, Mapping[Any, float]]:
+        found: dict[str, Mapping[Any, float]] = {
             "errors_total": self._errors,
             "build_info": {self._version: 1},
         }
@@ -148,6 +150,9 @@ class AgentCollector(Collector):
             "overflow_bytes_total": dict(zip(("sent", "received"), agent.overflow_bytes, strict=True)),
             "labels_truncated_total": {"": agent.labels_truncated},
             "sriov_vfs_dropped": {"": agent.vfs_dropped},
+            "kubernetes_objects": agent.cluster.objects,
+            "kubernetes_events_total": agent.cluster.events,
+            "kubernetes_age_seconds": agent.cluster.ages,
             "cache_evictions_total": agent.evictions,
         }
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Giving idle edges' slots back, oldest first, and sooner when slots run short.
 
+An edge whose remote address has gone to somebody else is cut off at once, so that what comes next has a slot
+of its own; it keeps its slot, and its name, until it was silent for a while.
+
 In two steps, a drain apart: first the edge leaves the kernel's table and its slot is marked, so that
 nothing new finds it; then, if it stayed silent, its counts are folded into an edge with the same
 labels (or go, where it was the last one and its series ends).
@@ -8,6 +11,7 @@ labels (or go, where it was the last one and its series ends).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +24,8 @@ from weir.kernel.side import KernelSide
 _BATCH = 512
 #: Above this share of used slots, ``pressed_ns`` counts instead of ``idle_ns``.
 _PRESSED = 0.8
+#: So long a slot that was cut off is kept, for its last counts to be scraped.
+_KEPT_NS = 300 * 10**9
 
 
 class Series(Protocol):
@@ -40,6 +46,7 @@ class Retirer:
         self._idle_ns = idle_ns
         self._pressed_ns = pressed_ns
         self._marked: dict[int, int] = {}
+        self._kept: dict[int, int] = {}  # slots that were cut off, until when they are kept
         self.retired = 0
 
     def step(self, drain: Drain, series: Series) -> None:
@@ -47,9 +54,20 @@ class Retirer:
         self._finish(drain, series)
         self._mark(drain)
 
+    def cut(self, slots: Iterable[int], now_ns: int) -> None:
+        """Have the kernel find these edges no more (CLOCK_MONOTONIC); what it finds next is a new edge."""
+        view = self._side.maps.slots.view
+        for index in slots:
+            if view["state"][index] == USED:
+                self._side.maps.forget_edge(index)
+                self._side.maps.slots.retire(index)
+                self._kept[index] = now_ns + min(self._idle_ns, _KEPT_NS)
+
     def _finish(self, drain: Drain, series: Series) -> None:
         for row in np.flatnonzero(drain.slots["state"] == RETIRING)[:_BATCH]:
             index, active = int(drain.indexes[row]), int(drain.slots["active_ns"][row])
+            if self._kept.get(index, 0) > drain.monotonic_ns and not self._pressed(drain):
+                continue
             if self._marked.get(index) != active or drain.slots["live"][row]:
                 self._marked[index] = active  # counted once more (or marked by an agent before this one)
                 continue
@@ -57,12 +75,12 @@ class Retirer:
             if self._side.fold_slot(index, into):
                 series.folded(index, into)
                 del self._marked[index]
+                self._kept.pop(index, None)
                 self.retired += 1
 
     def _mark(self, drain: Drain) -> None:
         slots = self._side.maps.slots
-        pressed = len(drain.indexes) > _PRESSED * len(slots.view)
-        before = drain.monotonic_ns - (self._pressed_ns if pressed else self._idle_ns)
+        before = drain.monotonic_ns - (self._pressed_ns if self._pressed(drain) else self._idle_ns)
         rows = drain.slots
         idle = (rows["state"] == USED) & (rows["live"] == 0) & (rows["active_ns"].astype(np.int64) < before)
         candidates = np.flatnonzero(idle & (drain.indexes > 0))
@@ -72,3 +90,6 @@ class Retirer:
             self._side.maps.forget_edge(index)
             slots.retire(index)
             self._marked[index] = int(rows["active_ns"][row])
+
+    def _pressed(self, drain: Drain) -> bool:
+        return len(drain.indexes) > _PRESSED * len(self._side.maps.slots.view)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from weir.identity.cgroups import CgroupPaths
 from weir.identity.containers import ContainerNames, choose_path, parse_container, parse_pod, parse_unit
 from weir.identity.process import Processes
@@ -16,10 +18,17 @@ class LocalOwners:
     known, the cgroup of the process does, as long as it is still the same process.
     """
 
-    def __init__(self, paths: CgroupPaths, names: ContainerNames, processes: Processes) -> None:
+    def __init__(
+        self,
+        paths: CgroupPaths,
+        names: ContainerNames,
+        processes: Processes,
+        pod_names: Callable[[Owner], Owner] | None = None,
+    ) -> None:
         self.paths = paths
         self.names = names
         self.processes = processes
+        self._pod_names = pod_names
         self._seen: dict[tuple[int, int, str], Owner] = {}
 
     def begin(self) -> None:
@@ -31,7 +40,10 @@ class LocalOwners:
         key = cgroup_id, tgid, comm
         known = self._seen.get(key)
         if known is None:
-            known = self._seen[key] = self._find(cgroup_id, tgid, comm)
+            known = self._find(cgroup_id, tgid, comm)
+            if known.uid and self._pod_names:
+                known = self._pod_names(known)
+            self._seen[key] = known
         return known
 
     def _find(self, cgroup_id: int, tgid: int, comm: str) -> Owner:
@@ -39,7 +51,7 @@ class LocalOwners:
         if path in (None, "/"):
             path = choose_path(self.processes.cgroup(tgid, comm))
         process = self.processes.name(tgid, comm)
-        container = parse_container(path or "")
+        container, pod = parse_container(path or ""), parse_pod(path or "")
         if container is not None:
             return Owner(
                 self.names.name(container),
@@ -47,12 +59,12 @@ class LocalOwners:
                 container_id=container.id,
                 runtime=container.runtime,
                 process=process,
-                pod=container.pod,
+                pod=pod,
                 attribution="cgroup",
+                uid=pod,
             )
         if unit := parse_unit(path or ""):
             return Owner(unit, "unit", unit=unit, process=process, attribution="cgroup")
         if process:
-            pod = parse_pod(path or "")
-            return Owner(process, "process", process=process, pod=pod, attribution="process")
+            return Owner(process, "process", process=process, pod=pod, attribution="process", uid=pod)
         return UNKNOWN

@@ -1,42 +1,94 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The remote end: the edge seen from the other side, else this host, else a CIDR, else external."""
+"""The remote end: a pod's address, the edge seen from the other side, this host, a CIDR, else external."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from weir.identity.cidrs import Cidrs, OwnAddresses, is_loopback
-from weir.identity.types import EXTERNAL, LOCAL, NODE, Owner
+from weir.identity.types import EXTERNAL, LOCAL, NODE, UNKNOWN, Owner
 from weir.kernel.layout import DESTINATION, SOURCE
 
-#: (local address, remote address, service port, protocol, role)
-Path = tuple[bytes, bytes, int, int, int]
+#: (network, local address, remote address, service port, protocol, role); network None: not known
+Path = tuple[str | None, bytes, bytes, int, int, int]
 
 
 @dataclass(slots=True)
 class Entry:
-    """One edge, with its owners; ``shared``: its remote end was seen to be more than one workload."""
+    """One edge, with its owners; ``shared``: its remote end was seen to be more than one workload.
+
+    ``who`` is what the local owner was looked up by: (cgroup id, tgid, comm). ``dialled`` are address and
+    port before translation, None where nothing was translated. ``born`` in seconds of CLOCK_MONOTONIC.
+    ``pod`` is the uid of the remote pod, once it was found by its address. ``leaving``: the kernel finds
+    this edge no more, nothing new will be counted here.
+    """
 
     netns: int
     path: Path
     raddr_bits: int
     local: Owner
+    who: tuple[int, int, str] = (0, 0, "")
+    dialled: tuple[bytes, int] | None = None
+    born: float = 0.0
+    interface: str = ""
     remote: Owner = EXTERNAL
     found: Owner | None = None
     shared: bool = False
+    pod: str = ""
+    leaving: bool = False
+    service: str = ""
+
+    @property
+    def network(self) -> str | None:
+        """Network of the local address."""
+        return self.path[0]
 
     @property
     def mirror(self) -> Path:
         """The same connection as the other end's socket has it."""
-        laddr, raddr, port, proto, role = self.path
-        return raddr, laddr, port, proto, SOURCE + DESTINATION - role
+        network, laddr, raddr, port, proto, role = self.path
+        return network, raddr, laddr, port, proto, SOURCE + DESTINATION - role
+
+
+class Cluster(Protocol):
+    """What the Kubernetes API knows (:class:`weir.identity.kube.names.ClusterNames`)."""
+
+    def at(self, network: str, address: bytes, born: float | None = None) -> Found:
+        """The pod that had an address when something to it began; UNKNOWN where it may be two."""
+
+    def service(self, address: bytes, proto: int, port: int) -> tuple[str, str]:
+        """(namespace, name) of the service that is dialled by an address, or at a node's port."""
+
+    def node_at(self, address: bytes) -> Owner | None:
+        """The node that has an address."""
+
+    def gone(self, uid: str) -> bool:
+        """Whether a pod has ended: what it had may be somebody else's."""
+
+    @property
+    def here(self) -> Owner:
+        """This node."""
+
+
+class Found(Protocol):
+    """Who is at an address."""
+
+    @property
+    def uid(self) -> str:
+        """The pod's, "" for anything else."""
+
+    @property
+    def owner(self) -> Owner | None:
+        """None: nobody we know."""
 
 
 class Remotes:
-    """Index of edges by (namespace, address), to name remote ends.
+    """Index of edges by (network, namespace, address), to name remote ends.
 
-    The counterpart of an edge has its addresses mirrored, the same port and protocol and the
+    A pod is found by its address in the network of the local address, as of the time when the edge began.
+    Else the counterpart of an edge has its addresses mirrored, the same port and protocol and the
     opposite role, and lies in the same namespace; or, for addresses that are not loopback, in
     exactly one other namespace (the far end of a veth). Two namespaces that both match may be
     two networks with the same addresses, so neither is taken. If counterparts of several workloads
@@ -44,16 +96,21 @@ class Remotes:
     even when one of them goes, since the edge's counts are of all of them.
     """
 
-    def __init__(self, cidrs: Cidrs, own: OwnAddresses) -> None:
+    def __init__(self, cidrs: Cidrs, own: OwnAddresses, cluster: Cluster | None = None) -> None:
         self._cidrs = cidrs
         self._own = own
+        self._cluster = cluster
         self._edges: dict[Path, dict[int, dict[int, Entry]]] = {}
         self._addresses: dict[tuple[int, bytes], int] = {}
+        self._by_remote: dict[bytes, dict[int, Entry]] = {}
 
     def add(self, slot: int, entry: Entry) -> None:
         self._edges.setdefault(entry.path, {}).setdefault(entry.netns, {})[slot] = entry
-        key = entry.netns, entry.path[0]
+        key = entry.netns, entry.path[1]
         self._addresses[key] = self._addresses.get(key, 0) + 1
+        if self._cluster:
+            for address in _looked_up(entry):
+                self._by_remote.setdefault(address, {})[slot] = entry
 
     def remove(self, slot: int, entry: Entry) -> None:
         by_netns = self._edges[entry.path]
@@ -62,10 +119,16 @@ class Remotes:
             del by_netns[entry.netns]
         if not by_netns:
             del self._edges[entry.path]
-        key = entry.netns, entry.path[0]
+        key = entry.netns, entry.path[1]
         self._addresses[key] -= 1
         if not self._addresses[key]:
             del self._addresses[key]
+        if self._cluster:
+            for address in _looked_up(entry):
+                slots = self._by_remote[address]
+                del slots[slot]
+                if not slots:
+                    del self._by_remote[address]
 
     def waiting(self, paths: Iterable[Path]) -> Iterator[tuple[int, Entry]]:
         """Edges whose counterpart may be among these paths, with their slots."""
@@ -73,8 +136,20 @@ class Remotes:
             for slots in self._edges.get(path, {}).values():
                 yield from slots.items()
 
+    def towards(self, addresses: Collection[bytes]) -> dict[int, Entry]:
+        """Edges to these remote addresses, by slot."""
+        found: dict[int, Entry] = {}
+        for address in addresses:
+            found |= self._by_remote.get(address, {})
+        return found
+
     def resolve(self, entry: Entry) -> Owner:
         """Name the remote end of an edge and remember the answer in it."""
+        cluster = self._cluster
+        if cluster is not None:
+            entry.service = self._service(cluster, entry)
+            if entry.network is not None and entry.raddr_bits == 128 and self._pod(cluster, entry):
+                return entry.remote
         if entry.shared:
             return entry.remote
         found = self._counterpart(entry)
@@ -87,13 +162,43 @@ class Remotes:
         entry.remote = found if found is not None else self._by_address(entry)
         return entry.remote
 
+    def moved_on(self, entry: Entry) -> bool:
+        """Whether the remote address is another pod's by now than when the edge began."""
+        if self._cluster is None or entry.network is None or entry.raddr_bits != 128 or entry.leaving:
+            return False
+        return self._cluster.at(entry.network, entry.path[2]).uid not in ("", entry.pod)
+
+    @staticmethod
+    def _pod(cluster: Cluster, entry: Entry) -> bool:
+        found = cluster.at(entry.network or "", entry.path[2], entry.born)
+        if found.uid and found.owner is not None:
+            entry.pod, entry.remote = found.uid, found.owner
+        elif found.owner is not None and not entry.pod:
+            entry.remote = found.owner
+        return bool(entry.pod) or found.owner is not None
+
+    @staticmethod
+    def _service(cluster: Cluster, entry: Entry) -> str:
+        """What was dialled: told by the translation or, where there was none, by the address itself."""
+        _, _, raddr, port, proto, role = entry.path
+        if entry.dialled is not None:
+            return cluster.service(entry.dialled[0], proto, entry.dialled[1])[1]
+        return cluster.service(raddr, proto, port)[1] if role == SOURCE else ""
+
     def _by_address(self, entry: Entry) -> Owner:
-        remote = entry.path[1]
-        if entry.raddr_bits == 128 and (
-            is_loopback(remote) or (entry.netns, remote) in self._addresses or remote in self._own
-        ):
-            return NODE
-        return self._cidrs.owner(remote, entry.raddr_bits) or EXTERNAL
+        remote, cluster = entry.path[2], self._cluster
+        whole = entry.raddr_bits == 128
+        if cluster is not None and whole and entry.network == "":
+            _, _, _, port, proto, role = entry.path
+            namespace, service = cluster.service(remote, proto, port) if role == SOURCE else ("", "")
+            if service:
+                return Owner(f"service/{service}", "service", namespace, attribution="address")
+            if node := cluster.node_at(remote):
+                return node
+        if whole and (is_loopback(remote) or (entry.netns, remote) in self._addresses or remote in self._own):
+            return NODE if cluster is None else cluster.here
+        unknown = UNKNOWN if cluster is not None and entry.network is None else EXTERNAL
+        return self._cidrs.owner(remote, entry.raddr_bits) or unknown
 
     def _counterpart(self, entry: Entry) -> Owner | None:
         if entry.raddr_bits != 128:
@@ -103,10 +208,17 @@ class Remotes:
             return None
         candidates = by_netns.get(entry.netns)
         if candidates is None:
-            if len(by_netns) != 1 or is_loopback(entry.path[1]):
+            if len(by_netns) != 1 or is_loopback(entry.path[2]):
                 return None
             (candidates,) = by_netns.values()
-        return _one(candidate.local for candidate in candidates.values())
+        cluster = self._cluster
+        owners = (candidate.local for candidate in candidates.values())
+        return _one(owner for owner in owners if not (cluster and owner.uid and cluster.gone(owner.uid)))
+
+
+def _looked_up(entry: Entry) -> set[bytes]:
+    """The addresses by which the cluster is asked about an edge."""
+    return {entry.path[2], entry.dialled[0]} if entry.dialled else {entry.path[2]}
 
 
 def _one(owners: Iterable[Owner]) -> Owner | None:
@@ -125,4 +237,4 @@ def _one(owners: Iterable[Owner]) -> Owner | None:
 
 
 def _who(owner: Owner) -> tuple[str, str, str, str, str]:
-    return owner.kind, owner.namespace, owner.workload, owner.pod, owner.container_id
+    return owner.kind, owner.namespace, owner.workload, owner.uid or owner.pod, owner.container_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,10 @@ from weir.flows.types import Drain
 class Owner:
     """One end of an edge.
 
-    ``kind`` is container, unit, process, cidr, node, external, overflow or none;
-    ``attribution`` says how the name was found: cgroup (cgroup -> container or unit), process
-    (tgid or the kernel's comm), netns, address, node, or none where it was not.
+    ``kind`` is container, unit, process, cidr, service, node, external, overflow, none or, of a pod, what
+    made it (deployment, statefulset, …, pod); ``attribution`` says how the name was found: cgroup (cgroup ->
+    container, pod or unit), process (tgid or the kernel's comm), netns, address, node, or none where it was
+    not. ``uid`` is the pod's; ``pod`` its name, else its uid; ``labels`` those of its labels that are wanted.
     """
 
     workload: str
@@ -31,6 +32,8 @@ class Owner:
     process: str = ""
     pod: str = ""
     attribution: str = "none"
+    uid: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def named(self) -> bool:
@@ -45,7 +48,15 @@ NODE = Owner("node", "node", attribution="node")
 LOCAL = Owner("local", "node", attribution="node")
 OVERFLOW = Owner("overflow", "overflow")
 
-Ends = tuple[Owner, Owner]
+
+class Ends(NamedTuple):
+    """Who is at both ends of an edge, and where. ``service`` is what was dialled; "" where there is none."""
+
+    local: Owner
+    remote: Owner
+    service: str = ""
+    network_name: str = ""
+    interface: str = ""
 
 
 @dataclass(frozen=True)

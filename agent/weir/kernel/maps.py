@@ -6,12 +6,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from weir.kernel import bpf
-from weir.kernel.layout import EVENTS, RETIRING, SLOT, Array
+from weir.kernel.layout import EVENTS, RETIRING, SLOT, USED, Array
 
 
 class Slots:
@@ -31,6 +32,12 @@ class Slots:
         if overflow["opened"] or overflow["sent_bytes"] or overflow["received_bytes"]:
             found = np.concatenate(([0], found[found > 0]))
         return found
+
+    def towards(self, addresses: Collection[bytes]) -> list[int]:
+        """Slots in use whose remote address (16 bytes) is one of these."""
+        used = np.flatnonzero(self.view["state"] == USED)
+        raw = self.view["key"]["raddr"][used].tobytes()
+        return [int(index) for at, index in enumerate(used) if raw[16 * at : 16 * at + 16] in addresses]
 
     def retire(self, index: int) -> None:
         """Mark a slot, so that no socket goes on counting there from memory."""

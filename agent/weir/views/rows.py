@@ -219,9 +219,9 @@ def edge_rows(snapshot: Edges) -> list[EdgeRow]:
     comms = columns.names(key["comm"])
     owners = zip(snapshot.owners, comms, strict=True)
     return [
-        EdgeRow(**_owned(local, comm), runtime=local.runtime, unit=local.unit,
-                remote_workload=remote.workload, remote_kind=remote.kind, **row)
-        for ((local, remote), comm), row in zip(owners, _by_row(table), strict=True)
+        EdgeRow(**_owned(ends.local, comm), runtime=ends.local.runtime, unit=ends.local.unit,
+                remote_workload=ends.remote.workload, remote_kind=ends.remote.kind, **row)
+        for (ends, comm), row in zip(owners, _by_row(table), strict=True)
     ]  # fmt: skip
 
 

@@ -1,157 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that the API told, by uid and by (network, address). One writer and one reader thread: a lock.
+"""All that the API told, by uid and by (network, address). Reflectors write, the writer thread reads: a lock.
 
 Networks may overlap: one address in two networks is two pods. A pod that is gone can be found by its uid and
-its addresses for a grace time, since its last bytes are read after it; a pod that has its address since
-takes precedence.
+its addresses for a grace time, since its last bytes are read after it; what began after it is not its own.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, Protocol, TypeVar
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from weir.identity.kube.lifetimes import Lifetimes
 from weir.identity.kube.pods import Node, Pod, Service
+from weir.identity.kube.stays import Holder
+from weir.identity.kube.table import Table
 
-Address = tuple[str, bytes]
-
-
-class _Named(Hashable, Protocol):
-    @property
-    def uid(self) -> str:
-        """What it is known by."""
+#: An address, or (IP protocol number, port) that can be dialled at any node.
+Dialled = bytes | tuple[int, int]
 
 
-T = TypeVar("T", bound=_Named)
-K = TypeVar("K", bound=Hashable)
+@dataclass(frozen=True)
+class Changes:
+    """Addresses and pods that may have other names since the last time."""
 
-
-class Table(Generic[T, K]):
-    """Objects by uid, and by each of their keys in the order in which they got them."""
-
-    def __init__(self, keys: Callable[[T], Iterable[K]]) -> None:
-        self._keys = keys
-        self.by_uid: dict[str, T] = {}
-        self._by_key: dict[K, dict[str, None]] = {}
-
-    def put(self, item: T) -> set[K]:
-        """Add or replace; the keys whose holders changed."""
-        before = self.by_uid.get(item.uid)
-        if before == item:
-            return set()
-        old = set(self._keys(before)) if before is not None else set()
-        new = set(self._keys(item))
-        for key in old - new:
-            self._drop(key, item.uid)
-        for key in new - old:
-            self._by_key.setdefault(key, {})[item.uid] = None
-        self.by_uid[item.uid] = item
-        return old | new
-
-    def remove(self, uid: str) -> set[K]:
-        """Take one out; the keys that it had."""
-        item = self.by_uid.pop(uid, None)
-        keys = set(self._keys(item)) if item is not None else set()
-        for key in keys:
-            self._drop(key, uid)
-        return keys
-
-    def holders(self, key: K) -> list[T]:
-        """Who has a key, the youngest holder last."""
-        return [self.by_uid[uid] for uid in self._by_key.get(key, ())]
-
-    def _drop(self, key: K, uid: str) -> None:
-        holders = self._by_key[key]
-        del holders[uid]
-        if not holders:
-            del self._by_key[key]
-
-    def __len__(self) -> int:
-        return len(self.by_uid)
-
-    @property
-    def keys(self) -> int:
-        """Keys that anybody has."""
-        return len(self._by_key)
-
-
-def _pod_keys(pod: Pod) -> Iterable[Address]:
-    return pod.addresses
+    addresses: frozenset[bytes]
+    uids: frozenset[str]
 
 
 class ClusterIndex:
-    """Pods, services, nodes and the owners of Jobs; ``grace`` in seconds of ``clock``."""
+    """Pods, services, nodes and the owners of Jobs; ``hurry`` is called when addresses were lost."""
 
-    def __init__(self, clock: Callable[[], float], grace: float = 300.0, limit: int = 1_000_000) -> None:
-        self._clock = clock
-        self._grace = grace
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        grace: float = 300.0,
+        limit: int = 1_000_000,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
-        self._pods: Table[Pod, Address] = Table(_pod_keys)
-        self._services: Table[Service, bytes] = Table(lambda s: s.addresses)
+        self._lock = threading.RLock()
+        self._pods = Lifetimes(clock, wall, grace)
+        self._services: Table[Service, Dialled] = Table(lambda s: (*s.addresses, *s.node_ports))
         self._nodes: Table[Node, bytes] = Table(lambda n: n.addresses)
-        self._local: dict[str, str] = {}
         self._cron: dict[tuple[str, str], str] = {}
-        self._gone: dict[str, float] = {}  # until when
-        self._leaving: deque[tuple[float, str]] = deque()
-        self._changed: set[bytes] = set()
-        self._changed_uids: set[str] = set()
+        self._addresses: set[bytes] = set()
+        self.hurry: Callable[[], None] = lambda: None
         self.dropped = 0
 
     def put_pod(self, pod: Pod) -> None:
         """A pod as it is now."""
         with self._lock:
-            if len(self._pods) >= self._limit and pod.uid not in self._pods.by_uid:
+            if len(self._pods) >= self._limit and self._pods.pod(pod.uid) is None:
                 self.dropped += 1
                 return
-            self._gone.pop(pod.uid, None)
-            self._touch(pod.uid, self._pods.put(pod))
-            if pod.local_uid:
-                self._local[pod.local_uid] = pod.uid
+            self._pods.put(pod)
+        self._hasten()
 
     def delete_pod(self, uid: str) -> None:
         """A pod is gone; it can be found for the grace time."""
         with self._lock:
-            if uid in self._pods.by_uid and uid not in self._gone:
-                self._gone[uid] = self._clock() + self._grace
-                self._leaving.append((self._gone[uid], uid))
-                self._touch(uid, set(self._pods.by_uid[uid].addresses))
+            self._pods.delete(uid)
+        self._hasten()
 
     def keep_pods(self, node: str | None, uids: set[str]) -> None:
         """After a list: pods (of one node, or all) that it did not have are gone."""
         with self._lock:
-            missing = [
-                uid for uid, pod in self._pods.by_uid.items()
-                if uid not in uids and uid not in self._gone and (node is None or pod.node == node)
-            ]  # fmt: skip
-        for uid in missing:
-            self.delete_pod(uid)
+            for uid in self._pods.missing(uids, node):
+                self._pods.delete(uid)
+        self._hasten()
 
     def expire(self) -> None:
         """Forget pods whose grace time is over; once in a drain."""
         with self._lock:
-            now = self._clock()
-            while self._leaving and self._leaving[0][0] <= now:
-                until, uid = self._leaving.popleft()
-                if self._gone.get(uid) != until:
-                    continue  # it came back
-                del self._gone[uid]
-                pod = self._pods.by_uid[uid]
-                if self._local.get(pod.local_uid) == uid:
-                    del self._local[pod.local_uid]
-                self._touch(uid, self._pods.remove(uid))
+            self._pods.expire()
 
     def put_service(self, service: Service) -> None:
         """A service as it is now."""
         with self._lock:
-            self._changed |= self._services.put(service)
+            self._touch_service(self._services.put(service))
 
     def delete_service(self, uid: str) -> None:
         """A service is gone."""
         with self._lock:
-            self._changed |= self._services.remove(uid)
+            self._touch_service(self._services.remove(uid))
 
     def keep_services(self, uids: set[str]) -> None:
         """After a list: others are gone."""
@@ -161,12 +95,12 @@ class ClusterIndex:
     def put_node(self, node: Node) -> None:
         """A node as it is now."""
         with self._lock:
-            self._changed |= self._nodes.put(node)
+            self._addresses |= self._nodes.put(node)
 
     def delete_node(self, uid: str) -> None:
         """A node is gone."""
         with self._lock:
-            self._changed |= self._nodes.remove(uid)
+            self._addresses |= self._nodes.remove(uid)
 
     def keep_nodes(self, uids: set[str]) -> None:
         """After a list: others are gone."""
@@ -174,12 +108,16 @@ class ClusterIndex:
             self.delete_node(uid)
 
     def put_job(self, namespace: str, name: str, cron: str) -> None:
-        """A Job of a CronJob ("" for one that is none's)."""
+        """A Job of a CronJob ("" for one that is none's). It is remembered after its end, as its pods are."""
         with self._lock:
+            if self._cron.get((namespace, name), "") == cron:
+                return
+            self._cron.pop((namespace, name), None)
             if cron:
                 self._cron[namespace, name] = cron
-            else:
-                self._cron.pop((namespace, name), None)
+            if len(self._cron) > self._limit:
+                del self._cron[next(iter(self._cron))]
+            self._pods.touch_job((namespace, name))
 
     def workload(self, pod: Pod) -> tuple[str, str]:
         """(name, kind) of what made a pod."""
@@ -190,40 +128,50 @@ class ClusterIndex:
     def pod(self, uid: str) -> Pod | None:
         """By uid, also a static pod's local one."""
         with self._lock:
-            return self._pods.by_uid.get(uid) or self._pods.by_uid.get(self._local.get(uid, ""))
+            return self._pods.pod(uid)
 
-    def pod_at(self, network: str, address: bytes) -> Pod | None:
-        """Who has an address in a network: a running pod, else one that ended, else one that is gone."""
+    def gone(self, uid: str) -> bool:
+        """Whether a pod that was known has ended or was deleted."""
         with self._lock:
-            holders = self._pods.holders((network, address))
-            return max(
-                enumerate(holders),
-                key=lambda item: (item[1].uid not in self._gone, item[1].running, item[0]),
-                default=(0, None),
-            )[1]
+            return self._pods.gone(uid)
 
-    def service_at(self, address: bytes) -> Service | None:
-        """Whose address it is."""
+    def pod_at(self, network: str, address: bytes, born: float | None = None) -> Holder:
+        """Who had an address in a network when something to it began (CLOCK_MONOTONIC, s; None: now)."""
         with self._lock:
-            return next(reversed(self._services.holders(address)), None)
+            return self._pods.at(network, address, born)
+
+    def service_at(self, dialled: Dialled) -> Service | None:
+        """Whose address or node port it is."""
+        with self._lock:
+            return next(reversed(self._services.holders(dialled)), None)
 
     def node_at(self, address: bytes) -> Node | None:
         """Whose address it is."""
         with self._lock:
             return next(reversed(self._nodes.holders(address)), None)
 
-    def take_changes(self) -> tuple[set[bytes], set[str]]:
-        """Addresses and pod uids that may have other names since the last call."""
+    def take_changes(self) -> Changes:
+        """What changed since the last call."""
         with self._lock:
-            changed = self._changed, self._changed_uids
-            self._changed, self._changed_uids = set(), set()
-            return changed
+            pods = self._pods
+            changes = Changes(frozenset(self._addresses | pods.addresses), frozenset(pods.uids))
+            self._addresses, pods.addresses, pods.uids = set(), set(), set()
+            return changes
+
+    def take_lost(self) -> frozenset[bytes]:
+        """Addresses that somebody was known to have and has no more, since the last call."""
+        with self._lock:
+            lost, self._pods.lost = frozenset(self._pods.lost), set()
+            return lost
 
     def sizes(self) -> dict[str, int]:
         """Objects by kind."""
         with self._lock:
             return {"pods": len(self._pods), "services": len(self._services), "nodes": len(self._nodes)}
 
-    def _touch(self, uid: str, addresses: set[Address]) -> None:
-        self._changed_uids.add(uid)
-        self._changed |= {address for _, address in addresses}
+    def _touch_service(self, keys: set[Dialled]) -> None:
+        self._addresses |= {key for key in keys if isinstance(key, bytes)}
+
+    def _hasten(self) -> None:
+        if self._pods.lost:
+            self.hurry()

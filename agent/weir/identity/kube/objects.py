@@ -7,6 +7,8 @@ Field names are the API's (https://kubernetes.io/docs/reference/kubernetes-api/)
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 
@@ -28,6 +30,8 @@ class Meta(msgspec.Struct):
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     ownerReferences: list[OwnerReference] | None = None  # noqa: N815
+    deletionTimestamp: datetime | None = None  # noqa: N815
+    deletionGracePeriodSeconds: int | None = None  # noqa: N815
 
     @property
     def controller(self) -> OwnerReference | None:
@@ -48,12 +52,22 @@ class PodIP(msgspec.Struct):
     ip: str = ""
 
 
+class Condition(msgspec.Struct):
+    """``status.conditions[]``."""
+
+    type: str = ""
+    status: str = ""
+    lastTransitionTime: datetime | None = None  # noqa: N815
+
+
 class PodStatus(msgspec.Struct):
     """``status`` of a pod."""
 
     phase: str = ""
     podIP: str = ""  # noqa: N815
     podIPs: list[PodIP] | None = None  # noqa: N815
+    startTime: datetime | None = None  # noqa: N815
+    conditions: list[Condition] | None = None
 
 
 class PodObject(msgspec.Struct):

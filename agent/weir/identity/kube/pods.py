@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 
 from weir.identity.cidrs import packed
 from weir.identity.kube.networks import Attachment, attachments
-from weir.identity.kube.objects import NodeObject, PodObject, ServiceObject
+from weir.identity.kube.objects import Meta, NodeObject, PodObject, PodStatus, ServiceObject
 
 #: Annotation of a static pod's mirror: its uid on the node, and in its cgroup's name.
 CONFIG_HASH = "kubernetes.io/config.hash"
+#: Annotation by which a pod asks for secondary networks (Multi-Network Specification 1.3, section 4).
+WANTED = "k8s.v1.cni.cncf.io/networks"
 _ENDED = ("Succeeded", "Failed")
+_SANDBOX_READY = "PodReadyToStartContainers"
+_PROTOCOLS = {"TCP": 6, "UDP": 17}
 _MAX_ADDRESSES = 16
 
 
@@ -21,7 +25,10 @@ class Pod:
     """One pod. ``kind`` is its workload's; ``addresses`` are (network, 16 bytes), none for a host's network.
 
     ``running`` is False once it has ended: its addresses may be another pod's by then. ``local_uid`` is a
-    static pod's on its node.
+    static pod's on its node. Times are seconds since the epoch: ``since`` when it had its addresses
+    (``exact``) or, where the API does not tell that, when its node took it on (0: not yet); ``leaving``
+    when its deletion was asked for. ``waits`` while it has asked for secondary networks and no status tells
+    of them.
     """
 
     uid: str
@@ -36,6 +43,10 @@ class Pod:
     attachments: tuple[Attachment, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     local_uid: str = ""
+    since: float = 0.0
+    exact: bool = False
+    leaving: float = float("inf")
+    waits: bool = False
 
     def attachment(self, address: bytes) -> Attachment | None:
         """The interface that has an address; None for one that no annotation tells of."""
@@ -59,8 +70,24 @@ def pod_of(item: PodObject, wanted_labels: Collection[str] = ()) -> tuple[Pod, b
         item.status.phase not in _ENDED, tuple(dict.fromkeys(addresses))[:_MAX_ADDRESSES], networks,
         {name: labels[name] for name in wanted_labels if name in labels},
         (meta.annotations or {}).get(CONFIG_HASH, ""),
+        *_since(item.status), _leaving(meta), not networks and not bad and WANTED in (meta.annotations or {}),
     )  # fmt: skip
     return pod, bad
+
+
+def _since(status: PodStatus) -> tuple[float, bool]:
+    """When the pod's sandbox was ready, network included (KEP-3085, Linux nodes from 1.29 on)."""
+    for condition in status.conditions or ():
+        if condition.type == _SANDBOX_READY and condition.status == "True" and condition.lastTransitionTime:
+            return condition.lastTransitionTime.timestamp(), True
+    return (status.startTime.timestamp() if status.startTime else 0.0), False
+
+
+def _leaving(meta: Meta) -> float:
+    """When it was asked for: the time stamp is that of the end of the grace period."""
+    if meta.deletionTimestamp is None:
+        return float("inf")
+    return meta.deletionTimestamp.timestamp() - (meta.deletionGracePeriodSeconds or 0)
 
 
 def workload_of(item: PodObject) -> tuple[str, str]:
@@ -83,12 +110,16 @@ def workload_of(item: PodObject) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service; ``addresses`` are those that can be dialled, 16 bytes each."""
+    """One service; ``addresses`` are those that can be dialled, 16 bytes each.
+
+    ``node_ports`` are (IP protocol number, port) that can be dialled at any node.
+    """
 
     uid: str
     namespace: str
     name: str
     addresses: tuple[bytes, ...]
+    node_ports: tuple[tuple[int, int], ...] = ()
 
 
 def service_of(item: ServiceObject) -> Service:
@@ -97,9 +128,11 @@ def service_of(item: ServiceObject) -> Service:
     texts = [*(spec.clusterIPs or [spec.clusterIP]), *(spec.externalIPs or ())]
     texts += [ingress.ip for ingress in item.status.loadBalancer.ingress or ()]
     found = (_packed(text) for text in texts)
+    node_ports = ((_PROTOCOLS.get(port.protocol, 0), port.nodePort) for port in spec.ports or ())
     return Service(
-        meta.uid, meta.namespace, meta.name, tuple(dict.fromkeys(filter(None, found)))[:_MAX_ADDRESSES]
-    )
+        meta.uid, meta.namespace, meta.name, tuple(dict.fromkeys(filter(None, found)))[:_MAX_ADDRESSES],
+        tuple(key for key in node_ports if all(key)),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,10 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Resource(Generic[T]):
-    """What to watch. ``path`` is the collection's, ``name`` what RBAC calls it; ``fields`` selects."""
+    """What to watch. ``path`` is the collection's, ``name`` what RBAC calls it.
+
+    ``first`` is a field selector for what is listed before all, since it is wanted soonest.
+    """
 
     name: str
     path: str
@@ -59,7 +62,7 @@ class Resource(Generic[T]):
     put: Callable[[T], None]
     delete: Callable[[T], None]
     keep: Callable[[set[str]], None]
-    fields: str = ""
+    first: str = ""
     metadata_only: bool = False
 
 
@@ -83,9 +86,15 @@ class Reflector(threading.Thread, Generic[T]):
         self._stopping = threading.Event()
         self._version = ""
         self._said = ""
+        self.near = threading.Event()
         self.synced = threading.Event()
         self.heard = float("-inf")
         self.counts: Counter[str] = Counter()
+
+    @property
+    def resource(self) -> str:
+        """Its name."""
+        return self._resource.name
 
     def stop(self) -> None:
         """End when the server next says something; the thread is a daemon, so nobody has to wait for it."""
@@ -120,8 +129,21 @@ class Reflector(threading.Thread, Generic[T]):
         self._said = said
 
     def _list(self) -> None:
+        if self._resource.first and not self.near.is_set():
+            self._pages({"fieldSelector": self._resource.first})
+            self.near.set()
+        found, version = self._pages({})
+        self._resource.keep(found)
+        self._version = version
+        self.counts["lists"] += 1
+        self._alive()
+        self.near.set()
+        self.synced.set()
+
+    def _pages(self, more: dict[str, str]) -> tuple[set[str], str]:
+        """List and put; what was found, and the version to go on from."""
         found: set[str] = set()
-        query = {"limit": str(_PAGE), **self._selector()}
+        query = {"limit": str(_PAGE), **more}
         if not self.synced.is_set():
             query["resourceVersion"] = "0"  # from the server's cache: many agents may start at once
         while True:
@@ -132,20 +154,15 @@ class Reflector(threading.Thread, Generic[T]):
                     found.add(item.metadata.uid)
                     self._resource.put(item)
             if not page.metadata.cont:
-                break
+                return found, page.metadata.resourceVersion
             query["continue"] = page.metadata.cont
             query.pop("resourceVersion", None)
-        self._resource.keep(found)
-        self._version = page.metadata.resourceVersion
-        self.counts["lists"] += 1
-        self._alive()
-        self.synced.set()
 
     def _watch(self) -> bool:
         """Until the server ends it, which it does after some minutes; whether anything was heard."""
         query = {
             "watch": "1", "allowWatchBookmarks": "true", "resourceVersion": self._version,
-            "timeoutSeconds": str(int(240 + 120 * self._jitter())), **self._selector(),
+            "timeoutSeconds": str(int(240 + 120 * self._jitter())),
         }  # fmt: skip
         response = self._request(query, "", timeout=400.0)
         heard = False
@@ -185,9 +202,6 @@ class Reflector(threading.Thread, Generic[T]):
     def _alive(self) -> None:
         self.heard = self._clock()
         self._said = ""
-
-    def _selector(self) -> dict[str, str]:
-        return {"fieldSelector": self._resource.fields} if self._resource.fields else {}
 
     def _body(self, query: dict[str, str], suffix: str) -> bytes:
         response = self._request(query, suffix, timeout=30.0)

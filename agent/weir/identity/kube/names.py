@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what the API told to owners: the pod of a cgroup, the pod behind an address, services, nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from weir.identity.kube.index import Changes, ClusterIndex
+from weir.identity.kube.pods import Pod
+from weir.identity.types import NODE, UNKNOWN, Owner
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a local address is. ``network`` is "" for the cluster's default one, None while nobody knows."""
+
+    network: str | None = ""
+    interface: str = ""
+
+
+_HOST = Place()
+_NOT_KNOWN = Place(None)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Who is at an address: the pod's ``uid`` ("" for anything else) and its owner; None: nobody we know."""
+
+    uid: str
+    owner: Owner | None
+
+
+_NOBODY = Found("", None)
+
+
+class ClusterNames:
+    """Owners from a :class:`ClusterIndex`. ``node`` is this host's name in the cluster.
+
+    Pods with the ``external`` label (name, value) are classed as external.
+    """
+
+    def __init__(self, index: ClusterIndex, node: str = "", external: tuple[str, str] | None = None) -> None:
+        self.index = index
+        self.node = node
+        self._external = external
+
+    def take_changes(self) -> Changes:
+        """What may have other names now; forgets what is too old."""
+        self.index.expire()
+        return self.index.take_changes()
+
+    def local(self, bare: Owner) -> Owner:
+        """The owner of a local container or process whose pod's uid is known, with the API's names."""
+        pod = self.index.pod(bare.uid)
+        return bare if pod is None else self._named(pod, bare)
+
+    def place(self, uid: str, address: bytes) -> Place:
+        """The network and interface of a local pod's address; 16 bytes."""
+        pod = self.index.pod(uid)
+        if pod is None:
+            return _NOT_KNOWN
+        if pod.host_network:
+            return _HOST
+        found = pod.attachment(address)
+        if found is not None:
+            return Place(found.network, found.interface)
+        return _HOST if ("", address) in pod.addresses and not pod.waits else _NOT_KNOWN
+
+    def at(self, network: str, address: bytes, born: float | None = None) -> Found:
+        """The pod that had an address when something to it began, UNKNOWN where it may be two."""
+        pod, sure = self.index.pod_at(network, address, born)
+        if pod is None:
+            return _NOBODY if sure else Found("", UNKNOWN)
+        return Found(pod.uid, self._named(pod, Owner("", "", attribution="address")))
+
+    def service(self, address: bytes, proto: int, port: int) -> tuple[str, str]:
+        """(namespace, name) of the service that is dialled by an address of its own, or at a node's port."""
+        service = self.index.service_at(address)
+        if service is None and self.index.node_at(address) is not None:
+            service = self.index.service_at((proto, port))
+        return (service.namespace, service.name) if service else ("", "")
+
+    def node_at(self, address: bytes) -> Owner | None:
+        """The node that has an address."""
+        node = self.index.node_at(address)
+        return self._as_node(node.name) if node else None
+
+    def gone(self, uid: str) -> bool:
+        """Whether a pod has ended: what it had may be somebody else's."""
+        return self.index.gone(uid)
+
+    @property
+    def here(self) -> Owner:
+        """This node."""
+        return self._as_node(self.node) if self.node else NODE
+
+    @staticmethod
+    def _as_node(name: str) -> Owner:
+        return Owner(f"node/{name}", "node", attribution="node")
+
+    def _named(self, pod: Pod, bare: Owner) -> Owner:
+        workload, kind = self.index.workload(pod)
+        namespace = pod.namespace
+        if self._external and pod.labels.get(self._external[0]) == self._external[1]:
+            namespace, workload, kind = "", "external", "external"
+        return replace(
+            bare, workload=workload, kind=kind.lower(), namespace=namespace, pod=pod.name, uid=pod.uid,
+            labels=tuple(pod.labels.items()),
+        )  # fmt: skip

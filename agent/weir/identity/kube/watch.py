@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The watches that fill the index, and how they fare."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any
+
+from weir.identity.cluster import ClusterState
+from weir.identity.kube.api import Api
+from weir.identity.kube.index import ClusterIndex
+from weir.identity.kube.objects import NodeObject, Partial, PodObject, ServiceObject
+from weir.identity.kube.pods import node_of, pod_of, service_of
+from weir.identity.kube.reflector import Reflector, Resource
+
+
+def _stay(_: object) -> None:
+    """What is no more is remembered."""
+
+
+class ClusterWatch:
+    """Threads that keep a :class:`ClusterIndex` up to date; the pods of this ``node`` come first."""
+
+    def __init__(
+        self,
+        api: Api,
+        index: ClusterIndex,
+        node: str = "",
+        labels: Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._index = index
+        self._clock = clock
+        self._labels = frozenset(labels)
+        self._bad_networks = 0
+        self._reflectors: list[Reflector[Any]] = [
+            Reflector(api, resource) for resource in self._resources(node)
+        ]
+
+    def _resources(self, node: str) -> list[Resource[Any]]:
+        index = self._index
+        first = f"spec.nodeName={node}" if node else ""
+        return [
+            Resource("pods", "/api/v1/pods", PodObject, self._put_pod,
+                     lambda o: index.delete_pod(o.metadata.uid), lambda uids: index.keep_pods(None, uids),
+                     first=first),
+            Resource("services", "/api/v1/services", ServiceObject,
+                     lambda o: index.put_service(service_of(o)),
+                     lambda o: index.delete_service(o.metadata.uid), index.keep_services),
+            Resource("nodes", "/api/v1/nodes", NodeObject, lambda o: index.put_node(node_of(o)),
+                     lambda o: index.delete_node(o.metadata.uid), index.keep_nodes),
+            Resource("jobs", "/apis/batch/v1/jobs", Partial, self._put_job, _stay, _stay, metadata_only=True),
+        ]  # fmt: skip
+
+    def _put_pod(self, item: PodObject) -> None:
+        pod, bad = pod_of(item, self._labels)
+        self._bad_networks += bad
+        self._index.put_pod(pod)
+
+    def _put_job(self, item: Partial) -> None:
+        owner = item.metadata.controller
+        cron = owner.name if owner and owner.kind == "CronJob" else ""
+        self._index.put_job(item.metadata.namespace, item.metadata.name, cron)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for reflector in self._reflectors:
+            reflector.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until everything was listed once, or the pods of this node were, at most so long."""
+        until = self._clock() + seconds
+        pods = self._reflectors[0]
+        return pods.near.wait(max(0.0, until - self._clock()))
+
+    def stop(self) -> None:
+        """End; the threads are daemons and go with the process at the latest."""
+        for reflector in self._reflectors:
+            reflector.stop()
+
+    def state(self) -> ClusterState:
+        """How the watches fare now."""
+        now = self._clock()
+        events = Counter[tuple[str, str]]()
+        for reflector in self._reflectors:
+            for event, times in list(reflector.counts.items()):
+                events[reflector.resource, event] = times
+        events["pods", "bad_network_status"] = self._bad_networks
+        events["pods", "dropped"] = self._index.dropped
+        ages = {reflector.resource: now - reflector.heard for reflector in self._reflectors}
+        return ClusterState(ages, events, self._index.sizes())
