@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real kube-apiserver with a real etcd, on loopback ports of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client, utils
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = float(os.environ.get("WEIR_PATIENCE", "30")) * 2
+_ADMIN = "weir-test-admin"
+
+
+def programs() -> Path:
+    """The folder of kube-apiserver and etcd; they are built where they are not there yet."""
+    done = subprocess.run([ROOT / "scripts/control-plane"], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("kube-apiserver and etcd cannot be had (scripts/control-plane)")
+    assert done.returncode == 0, "scripts/control-plane failed"
+    return Path(done.stdout.strip())
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class ControlPlane:
+    """Both processes; the API server may be stopped, stalled and started again."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs = programs
+        self._folder = folder
+        self._etcd_port, peer_port, self.port = free_port(), free_port(), free_port()
+        (folder / "tokens.csv").write_text(f'{_ADMIN},admin,admin,"system:masters"\n')
+        self._key = folder / "service-account.key"
+        subprocess.run(["openssl", "genrsa", "-out", self._key, "2048"], check=True, capture_output=True)
+        self._logs = [(folder / f"{name}.log").open("wb") for name in ("etcd", "apiserver")]
+        self._etcd = subprocess.Popen(
+            [programs / "etcd", "--data-dir", folder / "etcd", "--unsafe-no-fsync",
+             "--listen-client-urls", self._etcd_url, "--advertise-client-urls", self._etcd_url,
+             "--listen-peer-urls", f"http://127.0.0.1:{peer_port}"],
+            stdout=self._logs[0], stderr=self._logs[0],
+        )  # fmt: skip
+        self._server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _etcd_url(self) -> str:
+        return f"http://127.0.0.1:{self._etcd_port}"
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def ca(self) -> Path:
+        """The server's certificate signs itself."""
+        return self._folder / "certificates/apiserver.crt"
+
+    def start(self) -> None:
+        """Start the API server and wait until it is ready."""
+        self._server = subprocess.Popen(
+            [self._programs / "kube-apiserver", "--etcd-servers", self._etcd_url,
+             "--bind-address", "127.0.0.1", "--secure-port", str(self.port),
+             "--cert-dir", self._folder / "certificates", "--authorization-mode", "RBAC",
+             "--token-auth-file", self._folder / "tokens.csv",
+             "--service-account-issuer", "https://weir.test", "--service-account-key-file", self._key,
+             "--service-account-signing-key-file", self._key, "--service-cluster-ip-range", "10.96.0.0/16",
+             "--disable-admission-plugins", "ServiceAccount", "--etcd-compaction-interval", "0"],
+            stdout=self._logs[1], stderr=self._logs[1],
+        )  # fmt: skip
+        self._until(self._ready, "the API server does not become ready")
+
+    def _ready(self) -> bool:
+        assert self._server is not None
+        assert self._server.poll() is None, (self._folder / "apiserver.log").read_text()[-2000:]
+        try:
+            return self.api.read_namespace("default").metadata.name == "default"
+        except Exception:  # noqa: BLE001 whatever it says before it is ready
+            return False
+
+    @staticmethod
+    def _until(holds: Callable[[], bool], message: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < end, message
+            time.sleep(0.1)
+
+    def stop(self, kind: signal.Signals = signal.SIGKILL) -> None:
+        """End the API server; etcd stays."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGCONT)
+            self._server.send_signal(kind)
+            self._server.wait(PATIENCE)
+            self._server = None
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """It does not answer, but its connections stay."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send_signal(signal.SIGCONT)
+
+    def elsewhere(self) -> contextlib.AbstractContextManager[None]:
+        """Start the server where nobody but us finds it."""
+        return self._on_port(free_port())
+
+    @contextlib.contextmanager
+    def _on_port(self, port: int) -> Iterator[None]:
+        known, self.port = self.port, port
+        try:
+            self.start()
+            yield
+        finally:
+            self.stop()
+            self.port = known
+
+    def compact(self) -> None:
+        """Have etcd forget everything but the present."""
+        def call(path: str, body: dict[str, Any]) -> Any:
+            request = urllib.request.Request(f"{self._etcd_url}{path}", json.dumps(body).encode())
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                return json.load(reply)
+
+        revision = call("/v3/kv/range", {"key": "AA=="})["header"]["revision"]
+        call("/v3/kv/compaction", {"revision": revision, "physical": True})
+
+    def close(self) -> None:
+        self.stop()
+        self._etcd.kill()
+        self._etcd.wait()
+        for log in self._logs:
+            log.close()
+
+    @property
+    def _client(self) -> client.ApiClient:
+        configuration = client.Configuration()
+        configuration.host = self.url
+        configuration.ssl_ca_cert = str(self.ca)
+        configuration.api_key = {"authorization": f"Bearer {_ADMIN}"}
+        configuration.retries = False
+        return client.ApiClient(configuration)
+
+    @property
+    def api(self) -> client.CoreV1Api:
+        return client.CoreV1Api(self._client)
+
+    @property
+    def batch(self) -> client.BatchV1Api:
+        return client.BatchV1Api(self._client)
+
+    def apply(self, manifest: Path) -> None:
+        """Create what a file has."""
+        objects = [item for item in yaml.safe_load_all(manifest.read_text()) if item]
+        for item in objects:
+            utils.create_from_dict(self._client, item)
+
+    def role(self, name: str) -> Any:
+        """A ClusterRole."""
+        return client.RbacAuthorizationV1Api(self._client).read_cluster_role(name)
+
+    def token(self, namespace: str, account: str) -> str:
+        """A token of a service account, as a pod gets it."""
+        request = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[]))
+        made = self.api.create_namespaced_service_account_token(account, namespace, request)
+        return str(made.status.token)
