@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
 
 from weir.identity.kube.pods import Pod
 from weir.identity.kube.stays import ALWAYS, NEVER, Holder, Stay, holder, settles
@@ -36,7 +37,7 @@ class Lifetimes:
         self._static: dict[str, str] = {}
         self._gone: dict[str, float] = {}  # until when they can be found
         self._due: deque[tuple[float, str]] = deque()
-        self._settling: deque[tuple[float, str]] = deque()
+        self._settling: list[tuple[float, str]] = []
         self.addresses: set[bytes] = set()
         self.uids: set[str] = set()
         self.lost: set[bytes] = set()
@@ -57,6 +58,8 @@ class Lifetimes:
         if pod.local_uid:
             self._static[pod.local_uid] = pod.uid
         self._changed(pod.uid, held)
+        if any(not self.at(*key).sure for key in pod.addresses):
+            heappush(self._settling, (settles(self._stays[pod.uid]), pod.uid))
 
     def _stay(self, pod: Pod, before: Pod | None) -> Stay:
         now = self._clock()
@@ -88,7 +91,7 @@ class Lifetimes:
         stay.gone, stay.leaving = min(stay.gone, now), min(stay.leaving, now)
         self._gone[uid] = now + self._grace
         self._due.append((now + self._grace, uid))
-        self._settling.append((max(now, settles(stay)), uid))
+        heappush(self._settling, (settles(stay), uid))
         self._changed(uid, held)
 
     def touch_job(self, job: Job) -> None:
@@ -103,11 +106,11 @@ class Lifetimes:
         ]  # fmt: skip
 
     def expire(self) -> None:
-        """Forget pods whose grace time is over; say the last word on those that are gone."""
+        """Forget pods whose grace time is over; what nobody was sure of is to be looked up again."""
         now = self._clock()
         while self._settling and self._settling[0][0] <= now:
-            _, uid = self._settling.popleft()
-            if uid in self._gone:
+            _, uid = heappop(self._settling)
+            if uid in self.pods.by_uid:
                 self.addresses |= {address for _, address in self.pods.by_uid[uid].addresses}
         while self._due and self._due[0][0] <= now:
             until, uid = self._due.popleft()

@@ -63,5 +63,5 @@ def holder(stays: Sequence[tuple[Pod, Stay]], born: float, now: float) -> Holder
 
 
 def settles(stay: Stay) -> float:
-    """When the last word on a pod that is gone can be said."""
-    return stay.gone + _SETTLED
+    """When more can be said than now: of a pod that is gone, that nobody came; else, that it has begun."""
+    return stay.gone + _SETTLED if stay.gone < ALWAYS else stay.since + _ROUNDING + _SKEW
