@@ -3,6 +3,7 @@
 #ifndef WEIR_EDGE_H
 #define WEIR_EDGE_H
 
+#include "nat.h"
 #include "sock.h"
 
 BPF_TABLE("hash", struct weir_edge, u32, edges, WEIR_SLOTS);

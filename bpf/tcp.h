@@ -28,6 +28,7 @@ static __always_inline int conn_place(struct sock *sk, struct conn *c, u32 netns
 #ifdef WEIR_BY_PROCESS
 	__builtin_memcpy(e.comm, c->owner.comm, WEIR_COMM);
 #endif
+	edge_nat(&e, tcp_local_port(sk), rport);
 	fold_remote(&e);
 	c->slot = slot_of(&e, c->owner.tgid, now);
 	return 1;

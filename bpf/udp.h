@@ -19,9 +19,10 @@ struct udp_sock_state {
 	u64 received;
 	u64 born_ns;
 	u64 cgroup;
-	u32 netns; /* 0: not seen on a packet yet */
-	u8 role;   /* 0: not known before the first packet */
-	u8 pad[3];
+	u32 netns;  /* 0: not seen on a packet yet */
+	u8 role;    /* 0: not known before the first packet */
+	u8 settled; /* the last flow was placed twice at the same slot */
+	u8 pad[2];
 	u8 laddr[16]; /* last flow, for the views; two threads may mix it up */
 	u8 raddr[16];
 	u16 lport;
@@ -52,12 +53,18 @@ static __always_inline struct weir_slot *udp_place(struct udp_sock_state *u, str
 #ifdef WEIR_BY_PROCESS
 	__builtin_memcpy(e.comm, u->owner.comm, WEIR_COMM);
 #endif
+	edge_nat(&e, d->lport, d->rport);
 	fold_remote(&e);
 	u32 slot = slot_of(&e, u->owner.tgid, now);
 	struct weir_slot *s = slot_at(slot);
 
-	if (s)
-		u->place = (u64)s->generation << 32 | slot;
+	if (s) {
+		u64 place = (u64)s->generation << 32 | slot;
+
+		/* a first datagram goes out before its translation is known: it is asked for twice */
+		u->settled = u->place == place;
+		u->place = place;
+	}
 	return s;
 }
 
@@ -76,7 +83,8 @@ static __always_inline struct weir_slot *udp_known(struct udp_sock_state *u, str
 	u64 place = ONCE(u->place);
 	struct weir_slot *s = place ? slot_at((u32)place) : NULL;
 
-	if (!s || s->state != WEIR_USED || s->generation != place >> 32 || s->key.raddr_bits != 128)
+	if (!s || !u->settled || s->state != WEIR_USED || s->generation != place >> 32 ||
+	    s->key.raddr_bits != 128)
 		return NULL;
 	if (s->key.port != (u->role == WEIR_SOURCE ? d->rport : d->lport))
 		return NULL;

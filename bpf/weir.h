@@ -10,7 +10,7 @@
 #define WEIR_H
 
 /* The pins' folder carries this number: raise it when a struct here changes. */
-#define WEIR_ABI 1
+#define WEIR_ABI 2
 
 enum weir_role { WEIR_SOURCE = 1, WEIR_DESTINATION = 2 };
 
@@ -45,15 +45,17 @@ enum weir_event {
 /* The unit of aggregation. Zero it before filling: it is compared as bytes. */
 struct weir_edge {
 	__u8 laddr[16];
-	__u8 raddr[16];  /* all zero behind raddr_bits */
-	__u64 cgroup;    /* cgroup v2 id of the socket */
-	__u32 netns;     /* inode number of the network namespace */
-	__u16 port;      /* service port: remote one of a source, local one of a destination */
-	__u8 family;     /* 4 or 6; a v4-mapped connection is 4 */
-	__u8 proto;      /* IPPROTO_TCP or IPPROTO_UDP */
-	__u8 role;       /* enum weir_role of the local end */
-	__u8 raddr_bits; /* 128: one address; less: folded into a network; 0: all of them */
-	__u8 pad[6];
+	__u8 raddr[16];   /* all zero behind raddr_bits; who is there really, where there is NAT */
+	__u8 dialled[16]; /* what the client dialled, where that was translated; else all zero */
+	__u64 cgroup;     /* cgroup v2 id of the socket */
+	__u32 netns;      /* inode number of the network namespace */
+	__u16 port;       /* service port: remote one of a source, local one of a destination */
+	__u8 family;      /* 4 or 6; a v4-mapped connection is 4 */
+	__u8 proto;       /* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 role;        /* enum weir_role of the local end */
+	__u8 raddr_bits;  /* 128: one address; less: folded into a network; 0: all of them */
+	__u16 dialled_port; /* host order */
+	__u8 pad[4];
 	char comm[WEIR_COMM]; /* process name (thread group leader), unless compiled out */
 };
 

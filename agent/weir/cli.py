@@ -79,6 +79,8 @@ _kernel = _stack(
     _option("--tcp", type=click.Choice(["auto", "storage", "tracepoint", "kprobe"]), default="auto",
             show_default=True, help="How TCP is watched; see `weir check`."),
     _option("--udp/--no-udp", default=True, show_default=True, help="Count UDP flows (cgroup_skb)."),
+    _option("--nat", type=click.Choice(["auto", "kprobe", "netfilter", "off"]), default="auto",
+            show_default=True, help="How translated connections (services, masquerading) are learnt."),
     _option("--slots", type=click.IntRange(64, 1 << 20), default=16384, show_default=True,
             help="Edges that the kernel can hold; each takes 1.8 kB of kernel memory."),
     _option("--max-connections", type=click.IntRange(64, 16_000_000), default=1_000_000, show_default=True,

@@ -26,6 +26,7 @@ class Settings:
     interval: float = 5.0
     tcp: str = "auto"
     udp: bool = True
+    nat: str = "auto"
     netns: tuple[str, ...] = ()
     cgroup: tuple[str, ...] = ()
     port: tuple[int, ...] = ()
@@ -50,6 +51,7 @@ class Settings:
         return KernelOptions(
             variant=self.tcp,
             udp=self.udp,
+            nat=self.nat,
             slots=self.slots,
             connections=self.max_connections,
             folds=default_folds(tuple(networks(self.cidr))),

@@ -36,6 +36,8 @@ from weir.views.rows import ConnectionRow, connection_rows
 _log = logging.getLogger("weir.pipeline")
 #: Seconds for the API to tell of this node's pods before the first snapshot goes out without their names.
 _PODS_FIRST = 3.0
+#: Seconds between two looks for what the kernel may have got since (a module).
+_LOOK_AGAIN = 10.0
 
 
 class Pipeline:
@@ -56,11 +58,15 @@ class Pipeline:
         #: Told the stage of an error that a step survived.
         self.failed: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
+        self._look_at = 0.0
 
     def step(self) -> Snapshot:
         """One round; the snapshot to show."""
         with self._lock:
             self._cut_lost()
+            if time.monotonic() >= self._look_at:
+                self.kernel.look_again()
+                self._look_at = time.monotonic() + _LOOK_AGAIN
             drain = self._drainer.drain()
             snapshot = self._aggregator.update(drain)
             self._retirer.cut(self.identity.stale, drain.monotonic_ns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,10 +45,39 @@ class Pod:
         return replace(self.netns, v4=self.secondary[network])
 
 
+@dataclass(frozen=True)
+class Proxied:
+    """A service as kube-proxy knows it; ``backends`` are (address, port)."""
+
+    address: str
+    port: int
+    backends: Sequence[tuple[str, int]]
+    node_port: int = 0
+    protocol: str = "tcp"
+
+    def rule(self, node: str) -> str:
+        chosen = ", ".join(f"{n} : {address} . {port}" for n, (address, port) in enumerate(self.backends))
+        to = f"dnat ip to numgen random mod {len(self.backends)} map {{ {chosen} }}"
+        own = " ".join(f"{address}," for address, _ in self.backends).rstrip(",")
+        head = f"meta l4proto {self.protocol} ip daddr {self.address} {self.protocol} dport {self.port}"
+        rules = [
+            f"add rule ip kube services {head} ip saddr {{ {own} }} ct mark set 0x4000",
+            f"add rule ip kube services {head} {to}",
+        ]
+        if self.node_port:
+            head = f"meta l4proto {self.protocol} ip daddr {node} {self.protocol} dport {self.node_port}"
+            rules += [
+                f"add rule ip kube services {head} ct mark set 0x4000",
+                f"add rule ip kube services {head} {to}",
+            ]
+        return "\n".join(rules)
+
+
 class Fabric:
     """What connects nodes: the node network, and the wires of the secondary ones."""
 
     def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
         self.netns = stack.enter_context(make_netns())
         self._numbers: dict[str, int] = {}
         self._bridge("nodes")
@@ -70,6 +99,13 @@ class Fabric:
         run("ip", "-n", self.netns.name, "link", "set", here, "master", bridge, "up")
         run("ip", "-n", into.name, "link", "set", interface, "up")
 
+    def outside(self) -> Netns:
+        """Somebody on the node network who is no node."""
+        netns = replace(self._stack.enter_context(make_netns()), v4="172.30.0.200", interface="eth0")
+        self.plug("nodes", netns, "eth0")
+        run("ip", "-n", netns.name, "addr", "add", f"{netns.v4}/24", "dev", "eth0")
+        return netns
+
 
 class Node:
     """A node: its pods' bridge, its address on the fabric, and the wires of secondary networks."""
@@ -88,6 +124,7 @@ class Node:
         self.ip("addr", "add", f"{self.pod_network}.1/24", "dev", "cni0")
         self.ip("link", "set", "cni0", "up")
         self.netns.sysctl("net.ipv4.ip_forward", "1")
+        self.netns.sysctl("net.bridge.bridge-nf-call-iptables", "1")  # as Kubernetes wants it of a node
         cluster.control.api.create_node(objects.node(name))
         cluster.control.api.patch_node_status(name, objects.node_status(self.netns.v4))
 
@@ -97,6 +134,23 @@ class Node:
     def route(self, other: Node) -> None:
         """The way to another node's pods."""
         self.ip("route", "add", f"{other.pod_network}.0/24", "via", other.netns.v4)
+
+    def proxy(self, services: Iterable[Proxied]) -> None:
+        """What kube-proxy in nftables mode does: a backend by random choice, on the way in and out."""
+        pre = "\n".join(service.rule(self.netns.v4) for service in services)
+        leaving = f"ip saddr {self.pod_network}.0/24 oifname eth0 ip daddr != 10.244.0.0/16"
+        self.netns.run("nft", "-f", "-", stdin=f"""
+            add table ip kube
+            flush table ip kube
+            add chain ip kube services
+            add chain ip kube pre {{ type nat hook prerouting priority -100; }}
+            add chain ip kube out {{ type nat hook output priority -100; }}
+            add chain ip kube post {{ type nat hook postrouting priority 100; }}
+            add rule ip kube pre jump services
+            add rule ip kube out jump services
+            add rule ip kube post ct mark 0x4000 masquerade
+            add rule ip kube post {leaving} masquerade
+            {pre}""")  # fmt: skip
 
     def wire(self, network: str) -> str:
         """The interface that a secondary network's macvlans stand on."""

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 STATUS = "k8s.v1.cni.cncf.io/network-status"
-_ALWAYS = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
+_ALWAYS = dt.datetime(2000, 1, 1, tzinfo=dt.timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,17 @@ class Interface:
         made: dict[str, Any] = {"name": self.network, "interface": self.interface, "ips": [self.address]}
         made |= {"mac": "02:00:00:00:00:07", "default": self.default, "dns": {}}
         if self.pci_address:
-            made["device-info"] = {"type": "pci", "version": "1.1.0", "pci": {"pci-address": self.pci_address}}
+            made["device-info"] = {
+                "type": "pci",
+                "version": "1.1.0",
+                "pci": {"pci-address": self.pci_address},
+            }
         return made
 
 
-def stamp(when: datetime.datetime | None = None) -> str:
+def stamp(when: dt.datetime | None = None) -> str:
     """Whole seconds, as the API has them."""
-    return (when or datetime.datetime.now(datetime.timezone.utc)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (when or dt.datetime.now(dt.timezone.utc)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def owner(kind: str, name: str) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def pod(
     }  # fmt: skip
 
 
-def status(address: str, since: datetime.datetime | None = None, phase: str = "Running") -> dict[str, Any]:
+def status(address: str, since: dt.datetime | None = None, phase: str = "Running") -> dict[str, Any]:
     """What a kubelet reports of a pod whose sandbox is ready."""
     when = stamp(since or _ALWAYS)
     condition = {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": when}
@@ -102,7 +106,13 @@ def service(
 
 def job(name: str, cron: str = "") -> dict[str, Any]:
     """A Job, that of a CronJob if that is named."""
-    owned = {"apiVersion": "batch/v1", "kind": "CronJob", "name": cron, "uid": f"uid-{cron}", "controller": True}
+    owned = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "name": cron,
+        "uid": f"uid-{cron}",
+        "controller": True,
+    }
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "main"}]}}
     meta = {"name": name, "ownerReferences": [owned] if cron else []}
     return {"metadata": meta, "spec": {"template": template, "suspend": True}}

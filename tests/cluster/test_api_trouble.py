@@ -50,7 +50,7 @@ def test_a_version_that_was_compacted_away(
     instance: str, cluster: Cluster, pods: tuple[Pod, Pod], access: Access
 ) -> None:
     """410 Gone: all is listed again."""
-    client, server = pods
+    client, _ = pods
     with Agent(instance, namespaces(client), *access("node-a"), *PODS).ready() as agent:
         cluster.control.stop()
         with cluster.control.elsewhere():

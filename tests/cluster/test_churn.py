@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import psutil
@@ -40,7 +40,7 @@ class Truth:
 class Street:
     """One client pod, and one process behind all the addresses, whoever has them."""
 
-    def __init__(self, node: Node, far: Node, client: Peer, server: Peer) -> None:
+    def __init__(self, far: Node, client: Peer, server: Peer) -> None:
         self._client, self._server = client, server
         self.addresses = [f"{far.pod_network}.{number}" for number in range(100, 100 + ADDRESSES)]
         commands = "".join(f"addr add {address}/24 dev eth0\n" for address in self.addresses)
@@ -92,13 +92,18 @@ class Life:
             self.truth.sent[pod, UDP] += size
 
     def _generations(self) -> Iterator[float]:
-        end: Callable[[], None] = lambda: None
+        before = ""
+
+        def end() -> None:
+            if before:
+                self.api.delete_namespaced_pod(before, "prod", grace_period_seconds=0)
+
         for number in self.names:
             pod = f"p{number}"
             self.truth.size[pod] = SMALLEST + number
             made = objects.pod("prod", pod, self.node.name)
             self.api.create_namespaced_pod("prod", made)
-            since = datetime.datetime.now(datetime.timezone.utc)
+            since = dt.datetime.now(dt.timezone.utc)
             late = self.rng.random() < 0.5  # the API tells of the old one's end after the new one has begun
             if not late:
                 end()
@@ -109,9 +114,7 @@ class Life:
             self.api.patch_namespaced_pod_status(pod, "prod", objects.status(self.address, since))
             stays = self.street.open(self.address)
             yield from self._live(pod, stays)
-            end = lambda pod=pod: self.api.delete_namespaced_pod(  # type: ignore[misc]  # noqa: E731
-                pod, "prod", grace_period_seconds=0
-            )
+            before = pod
         end()
 
     def _live(self, pod: str, stays: Link) -> Iterator[float]:
@@ -136,7 +139,7 @@ def test_no_byte_on_a_wrong_pod(instance: str, cluster: Cluster, access: Access)
     here, far = cluster.node("node-a"), cluster.node("node-b")
     client, host = here.pod("client"), far.pod("host")
     with Peer(client.netns, client.cgroup) as one, Peer(host.netns, host.cgroup) as two:
-        street = Street(here, far, one, two)
+        street = Street(far, one, two)
         options = (*access("node-a"), "--interval", "1", "--labels", "destination_pod")
         with Agent(instance, (client.netns,), *options).ready() as agent:
             names = iter(range(PODS))
@@ -158,8 +161,8 @@ def test_no_byte_on_a_wrong_pod(instance: str, cluster: Cluster, access: Access)
             counted[dict(has)["destination_pod"], name] += int(value)
     nobodys = sum(value for (pod, _), value in counted.items() if not pod)
     total = truth.sent.total()
-    print(f"{len(truth.size)} pods in {took:.0f} s: {nobodys / total:.1%} of {total} bytes under no pod's name,"
-          f" agent {memory[0] >> 20} to {max(memory) >> 20} MB, seed {seed}")  # fmt: skip
+    print(f"{len(truth.size)} pods in {took:.0f} s: {nobodys / total:.1%} of {total} bytes without a"
+          f" pod's name, agent {memory[0] >> 20} to {max(memory) >> 20} MB, seed {seed}")  # fmt: skip
     assert page.sum(TCP) + page.sum(UDP) == total, f"seed {seed}"
     wrong = {
         key: (value, truth.sent[key], truth.size[key[0]])

@@ -22,7 +22,7 @@ PODS = ("--labels", "source_pod", "--labels", "destination_pod", "--labels", "in
 def reports(page: Page, port: int) -> Labels:
     """Labels by reporter of the one pair that was seen on a port."""
     found: Labels = {}
-    for (name, has), _ in page.samples.items():
+    for name, has in page.samples:
         labels = dict(has)
         if name == SENT and labels["destination_port"] == str(port):
             assert labels["reporter"] not in found, (found, labels)
@@ -128,9 +128,7 @@ def test_neither_pod_nor_node_is_external(instance: str, two: tuple[Node, Node],
     assert both_ends(found["source"]) == ("prod/client/client", "/external/", "none")
 
 
-def test_two_networks_with_the_same_addresses(
-    instance: str, two: tuple[Node, Node], access: Access
-) -> None:
+def test_two_networks_with_the_same_addresses(instance: str, two: tuple[Node, Node], access: Access) -> None:
     """Blue and red have the same CIDR; on both the client is .2 and the server .3, near and far."""
     here, there = two
     pods: dict[str, tuple[Pod, Pod]] = {}
@@ -171,20 +169,21 @@ def test_names_that_come_after_the_traffic(instance: str, two: tuple[Node, Node]
     networks = [("blue", "192.168.78.3")]
     client = here.pod("client", networks=[("blue", "192.168.78.2")], announce=False)
     server = there.pod("server", networks=networks, announce=False)
-    with Agent(instance, namespaces(client), *access("node-a"), *PODS).ready() as agent:
-        with tcp_pair(client.netns, server.on("blue"), client_cgroup=client.cgroup) as pair:
-            pair.run("send", 1009)
-            page = agent.page_when(lambda p: p.sum(SENT, destination_port=pair.port) == 1009)
-            before = reports(page, pair.port)["source"]
-            assert both_ends(before) == ("prod/client/client", "/unknown/", "none")
-            here.announce(client, [("blue", "192.168.78.2")])
-            there.announce(server, networks)
-            pair.run("send", 503)
-            page = agent.page_when(
-                lambda p: p.sum(SENT, destination_port=pair.port, destination_workload="server") == 1512
-            )
-            assert both_ends(reports(page, pair.port)["source"]) == (
-                "prod/client/client", "prod/server/server", "address",
-            )  # fmt: skip
-            assert reports(page, pair.port)["source"]["network_name"] == "prod/blue"
-            assert page.sum(SENT, destination_port=pair.port) == 1512
+    with (
+        Agent(instance, namespaces(client), *access("node-a"), *PODS).ready() as agent,
+        tcp_pair(client.netns, server.on("blue"), client_cgroup=client.cgroup) as pair,
+    ):
+        pair.run("send", 1009)
+        page = agent.page_when(lambda p: p.sum(SENT, destination_port=pair.port) == 1009)
+        before = reports(page, pair.port)["source"]
+        assert both_ends(before) == ("prod/client/client", "/unknown/", "none")
+        here.announce(client, [("blue", "192.168.78.2")])
+        there.announce(server, networks)
+        pair.run("send", 503)
+        page = agent.page_when(
+            lambda p: p.sum(SENT, destination_port=pair.port, destination_workload="server") == 1512
+        )
+        after = reports(page, pair.port)["source"]
+        assert both_ends(after) == ("prod/client/client", "prod/server/server", "address")
+        assert after["network_name"] == "prod/blue"
+        assert page.sum(SENT, destination_port=pair.port) == 1512

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,13 +40,14 @@ class Generated:
     """By variant: programs without code, calls and atomics that the kernel lacks; offsets that differ.
 
     ``members`` is how many offsets were compared; ``arguments``, where in struct pt_regs a kprobe's first
-    two arguments are read.
+    two arguments are read; ``conntrack``, why connection tracking cannot be read.
     """
 
     variants: list[str] = field(default_factory=list)
     missing: dict[str, list[str]] = field(default_factory=dict)
     unknown: dict[str, list[str]] = field(default_factory=dict)
     members: int = 0
+    conntrack: str = ""
     arguments: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -87,6 +89,15 @@ def unpack(vmlinuz: Path) -> bytes:
     return elf
 
 
+def module_image(path: Path) -> bytes:
+    """A kernel module, unpacked."""
+    data = path.read_bytes()
+    if data[:4] == b"\x7fELF":
+        return data
+    command = ["xz" if path.suffix == ".xz" else "zstd", "-dc"]
+    return subprocess.run(command, input=data, capture_output=True, check=True).stdout
+
+
 def section(elf: bytes, name: bytes) -> bytes:
     """A section of a 64-bit little-endian ELF file."""
     (table,), (size, count, names) = struct.unpack_from("<Q", elf, 40), struct.unpack_from("<HHH", elf, 58)
@@ -118,6 +129,8 @@ class Offline(Features):
 
 class WithoutBtf(Offline):
     """As if it had none; its tracepoints are told by BTF all the same."""
+
+    conntrack = "no BTF"
 
     def iterator(self, target: str) -> bool:  # noqa: ARG002
         return False
@@ -193,9 +206,12 @@ def unknown(code: bytes, helpers: Mapping[int, str], fetching: bool) -> set[str]
 def check_programs(tree: Tree, types: Btf, variant: str, features: Features, into: Generated) -> None:
     """Compile everything of a variant as the loader does."""
     options = KernelOptions(variant=variant)
-    defines = plan.defines(variant, options, features.iterators, features.cmpxchg)
+    conntrack = not features.conntrack
+    defines = plan.defines(variant, options, features.iterators, features.cmpxchg, conntrack)
+    nat = [p for way, p in plan.NAT.items() if conntrack and (way == "kprobe" or features.netfilter_links)]
     wanted = [
         *plan.programs(variant, options, features.iterators),
+        *nat,
         *(plan.DISCOVERY if features.iterators else ()),
     ]
     text = sources.unit("weir.c") + "\n" + layout.static_asserts()
@@ -214,7 +230,7 @@ def check_offsets(tree: Tree, types: Btf, into: Generated) -> None:
     jobs: list[tuple[str, Member]] = []
     for wanted in tree.wanted:
         type_id = types.find(wanted.struct, btf.STRUCT, btf.UNION)
-        if isinstance(tree, Installed) and wanted.struct.startswith(("bpf_iter", "pt_regs")):
+        if isinstance(tree, Installed) and wanted.struct.startswith(("bpf_iter", "bpf_nf", "nf_", "pt_regs")):
             continue  # in no header; not named by the programs
         found = (types.member(type_id, name) for name in wanted.members) if type_id else ()
         jobs += [(wanted.struct, member) for member in found if member]
@@ -264,7 +280,11 @@ def _width(types: Btf, member: Member) -> int:
 def main(vmlinuz: Path, packages: Path | None = None) -> dict[str, Any]:
     """All checks for one kernel."""
     types = Btf(kernel_btf(vmlinuz))
+    for module in (vmlinuz.parent / "lib/modules").glob("*/kernel/net/netfilter/nf_conntrack.ko*"):
+        with suppress(ValueError):  # before Linux 5.11 modules have none
+            types = types.with_module(section(module_image(module), b".BTF"))
     features, result = Offline(types, kprobes=Path("/")), Generated()
+    result.conntrack = features.conntrack
     with tempfile.TemporaryDirectory(prefix="weir-codegen-") as folder:
         tree = Installed(packages) if packages else Tree(types, Path(folder))
         check_offsets(tree, types, result)

@@ -66,6 +66,10 @@ def test_programs_use_only_what_the_kernel_has(generated: tuple[str, Generated])
     assert not any(generated[1].unknown.values()), generated[1].unknown
 
 
+def test_connection_tracking_is_laid_out_as_expected(generated: tuple[str, Generated]) -> None:
+    assert generated[1].conntrack == ""
+
+
 def test_arguments_are_read_from_the_registers_of_the_machine(generated: tuple[str, Generated]) -> None:
     """x86-64: di and si (arch/x86/include/asm/ptrace.h); arm64: regs[0] and regs[1] (AAPCS64)."""
     series, found = generated

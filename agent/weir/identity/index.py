@@ -208,10 +208,12 @@ class Identity:
             del self._slots[key]
 
     def _entry(self, edge: np.void, tgid: int, born: float) -> Entry:
-        laddr, raddr, cgroup, netns, port, _, proto, role, bits, _, comm = tuple(edge.item())
+        laddr, raddr, dialled, cgroup, netns, port, _, proto, role, bits, dport, _, comm = tuple(edge.item())
         who = cgroup, tgid, bytes(comm).decode("utf-8", "replace")
         path = ("", bytes(laddr), bytes(raddr), port, proto, role)
         entry = Entry(netns, path, bits, self._local.owner(*who), who, born=born)
+        if dport:
+            entry.dialled = bytes(dialled), dport
         self._set_place(entry)
         return entry
 

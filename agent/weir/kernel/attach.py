@@ -13,6 +13,9 @@ from weir.kernel import bpf, machine
 from weir.kernel.plan import Program
 
 _CGROUP = {"ingress": bpf.CGROUP_INGRESS, "egress": bpf.CGROUP_EGRESS, "sock_create": bpf.CGROUP_SOCK_CREATE}
+#: include/uapi/linux/netfilter.h: NFPROTO_IPV4 and _IPV6, NF_INET_LOCAL_IN and _POST_ROUTING; the priority is
+#: behind all translation (NF_IP_PRI_NAT_SRC, 100) and before NF_IP_PRI_CONNTRACK_CONFIRM.
+_FAMILIES, _HOOKS, _AFTER_NAT = (2, 10), (1, 4), 1000
 _PERF_EVENT_LINK = 41  # enum bpf_attach_type BPF_PERF_EVENT, Linux 5.15
 _KPROBE_TYPE = Path("/sys/bus/event_source/devices/kprobe/type")
 
@@ -29,6 +32,7 @@ def program_type(program: Program) -> tuple[int, int]:
         "raw_tp": (bpf.RAW_TRACEPOINT, 0),
         "run": (bpf.RAW_TRACEPOINT, 0),
         "kprobe": (bpf.KPROBE, 0),
+        "netfilter": (bpf.NETFILTER, bpf.NETFILTER_LINK),
         "kretprobe": (bpf.KPROBE, 0),
     }[program.hook]
 
@@ -49,6 +53,8 @@ def attach(program: Program, fd: int, map_fd: int, targets: tuple[str, ...]) -> 
         return [bpf.link_iterator(fd, map_fd if program.over else 0)]
     if program.hook == "cgroup":
         return [_cgroup(fd, folder, _CGROUP[program.targets[0]]) for folder in targets]
+    if program.hook == "netfilter":
+        return [bpf.link_netfilter(fd, family, hook, _AFTER_NAT) for family in _FAMILIES for hook in _HOOKS]
     return _kprobes(fd, targets, program.hook == "kretprobe")
 
 

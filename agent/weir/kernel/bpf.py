@@ -23,6 +23,7 @@ ENABLE_STATS, ITER_CREATE, PROG_TEST_RUN = 32, 33, 10
 
 KPROBE, CGROUP_SKB, CGROUP_SOCK, RAW_TRACEPOINT, TRACING = 2, 8, 9, 17, 26
 CGROUP_INGRESS, CGROUP_EGRESS, CGROUP_SOCK_CREATE, TRACE_RAW_TP, TRACE_ITER = 0, 1, 2, 23, 28
+NETFILTER, NETFILTER_LINK = 32, 45
 NOEXIST = 1
 
 _INFO = struct.Struct("<II8sIIQQQIIQ16sIIQQIIQQIIQIIQQIIIIQQQQIII")
@@ -131,6 +132,11 @@ def link_iterator(prog: int, map_fd: int = 0) -> int:
     fd = call(LINK_CREATE, struct.pack("<IIIIQI", prog, 0, TRACE_ITER, 0, *info))
     del keep
     return fd
+
+
+def link_netfilter(prog: int, family: int, hook: int, priority: int) -> int:
+    """Hook a program into this thread's network namespace (Linux 6.4)."""
+    return call(LINK_CREATE, struct.pack("<IIIIIIiI", prog, 0, NETFILTER_LINK, 0, family, hook, priority, 0))
 
 
 def iterate(link: int, limit: int = 1 << 62) -> bytes:

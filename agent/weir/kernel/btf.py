@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
+CONNTRACK_BTF = Path("/sys/kernel/btf/nf_conntrack")
 
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF = 1, 2, 3, 4, 5, 6, 7, 8
 VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT = 9, 10, 11, 12, 13, 14, 15, 16
@@ -45,7 +46,7 @@ class Member:
 class Btf:
     """The types of one BTF blob."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, base: Btf | None = None) -> None:
         if len(data) < 24:
             raise BtfError("too short for BTF")
         magic, _, _, head, type_off, type_len, str_off, str_len = struct.unpack_from("<HBBIIIII", data)
@@ -55,6 +56,8 @@ class Btf:
         self._strings = data[head + str_off : head + str_off + str_len]
         if len(self._types) < type_len or len(self._strings) < str_len:
             raise BtfError("BTF that is cut short")
+        if base is not None:
+            self._types, self._strings = base._types + self._types, base._strings + self._strings
         self._at = [0]
         self._by_name: dict[int, list[int]] = {}
         self._scan()
@@ -63,6 +66,10 @@ class Btf:
     def from_file(cls, path: Path = KERNEL_BTF) -> Btf:
         """Read ``path``; OSError when it is missing, BtfError when it is not BTF."""
         return cls(path.read_bytes())
+
+    def with_module(self, data: bytes) -> Btf:
+        """These types and those of a module, whose BTF goes on where this one ends (split BTF)."""
+        return Btf(data, self)
 
     def _scan(self) -> None:
         unpack = struct.Struct("<III").unpack_from

@@ -23,12 +23,23 @@ _NOTHING = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 _KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
 
+#: As bpf/nat.h reads it: (struct, member) and where it lies.
+_TUPLE_OFFSETS = {
+    "nf_conntrack_man.u3": 0, "nf_conntrack_man.u": 16, "nf_conntrack_man.l3num": 18,
+    "nf_conntrack_tuple.src": 0, "nf_conntrack_tuple.dst": 20,
+}  # fmt: skip
+_TUPLE = [(name, member) for name, _, member in (key.partition(".") for key in _TUPLE_OFFSETS)]
+
+
 class Features:
     """Answers from one kernel's BTF; of the running kernel, by trials, where it has none (None)."""
 
-    def __init__(self, types: Btf | None, kprobes: Path = _KPROBES) -> None:
+    def __init__(
+        self, types: Btf | None, kprobes: Path = _KPROBES, conntrack: Path = Path("/sys/module/nf_conntrack")
+    ) -> None:
         self._types = types
         self._kprobes = kprobes
+        self._conntrack = conntrack
 
     def tracepoint(self, name: str) -> bool:
         """Whether the tracepoint exists (as raw and as BTF-typed one)."""
@@ -53,6 +64,30 @@ class Features:
         except OSError:
             return False
         return True
+
+    @property
+    def conntrack(self) -> str:
+        """Why connection tracking cannot be read; "" where it can."""
+        types = self._types
+        if types is None:
+            return "this kernel has no BTF, which tells how connection tracking is laid out"
+        if not (types.find("nf_conn", STRUCT) and types.find("sk_buff", STRUCT)):
+            if self._conntrack.exists():
+                return "the module nf_conntrack has no BTF, which tells how connection tracking is laid out"
+            return "connection tracking (nf_conntrack) is not loaded: restart Weir once it is"
+        found = {
+            f"{name}.{member}": found.offset
+            for name, member in _TUPLE
+            if (found := types.member(types.find(name, STRUCT), member))
+        }
+        if found != _TUPLE_OFFSETS:
+            return f"connection tracking is laid out in a way that Weir does not know: {found}"
+        return ""
+
+    @property
+    def netfilter_links(self) -> bool:
+        """BPF programs as netfilter hooks, by links (Linux 6.4)."""
+        return self.has_struct("bpf_nf_link") and self.has_struct("bpf_nf_ctx")
 
     @property
     def socket_storage(self) -> bool:

@@ -96,6 +96,8 @@ class HeaderTree:
     def _need(self, type_id: int) -> None:
         """Write the struct of a member held by value first."""
         resolved = self._btf.resolve(type_id)
+        while self._btf.kind(resolved) == btf.ARRAY:
+            resolved = self._btf.resolve(self._btf.array(resolved)[0])
         if self._btf.kind(resolved) == btf.STRUCT and self._btf.name(resolved) in self._wanted:
             self._struct(self._btf.name(resolved))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ABI = 1
+ABI = 2
 SOURCE, DESTINATION = 1, 2
 FREE, USED, RETIRING = 0, 1, 2
 TCP, UDP = 6, 17
@@ -49,6 +49,7 @@ EDGE = np.dtype(
     [
         ("laddr", "u1", 16),
         ("raddr", "u1", 16),
+        ("dialled", "u1", 16),
         ("cgroup", "u8"),
         ("netns", "u4"),
         ("port", "u2"),
@@ -56,7 +57,8 @@ EDGE = np.dtype(
         ("proto", "u1"),
         ("role", "u1"),
         ("raddr_bits", "u1"),
-        ("pad", "u1", 6),
+        ("dialled_port", "u2"),
+        ("pad", "u1", 4),
         ("comm", "S16"),
     ]
 )

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
-from weir.kernel import attach, bpf, netns, plan, refusal
-from weir.kernel.btf import FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
+from weir.kernel import attach, bpf, netns, plan, refusal, translations
+from weir.kernel.btf import CONNTRACK_BTF, FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
 from weir.kernel.compiler import Module
 from weir.kernel.features import Features
 from weir.kernel.options import KernelOptions, fold_prefix
@@ -46,6 +46,7 @@ class Loader:
         self.refused: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         self.log: dict[str, str] = {}
+        self.waits: list[str] = []
 
     def run(self) -> Mapping[str, Any]:
         """Load all; returns the facts for ``kernel.json``."""
@@ -56,7 +57,8 @@ class Loader:
             raise PrivilegeError(str(cause))
         variant = self._features.tcp_variant(self._options.variant)
         iterators = self._features.iterators
-        defines = plan.defines(variant, self._options, iterators, self._features.cmpxchg)
+        no_nat = self._features.conntrack
+        defines = plan.defines(variant, self._options, iterators, self._features.cmpxchg, not no_nat)
         module = Module(self._types, defines, self._instance.run)
         compiled = time.monotonic()
         self._fill(module)
@@ -64,6 +66,11 @@ class Loader:
         for name in plan.PINNED_MAPS:
             if module.map_fd(name) >= 0:
                 bpf.pin(module.map_fd(name), str(folder / "maps" / name))
+        if self._options.nat != "off":
+            self.planes["nat"] = why = no_nat or self._translations(module, folder)
+            if why == translations.NOT_YET:  # so there is none, and nothing is missed
+                self.planes["nat"] = ""
+                self.waits.append("nat")
         if iterators:
             self._discover(module, (plan.LISTENERS,))
         programs = plan.programs(variant, self._options, iterators)
@@ -83,6 +90,7 @@ class Loader:
             "types": "btf" if self._types else "headers",
             "verified": self.verified, "refused": self.refused, "missing": self.missing, "log": self.log,
             "compile_seconds": compiled - started, "load_seconds": time.monotonic() - compiled,
+            "waits": self.waits,
             "options": json.loads(self._options.to_json()),
         }  # fmt: skip
         self._instance.publish(facts)
@@ -102,6 +110,29 @@ class Loader:
             bpf.map_update(module.map_fd("scope_cgroup"), struct.pack("<Q", identity), _u32(1))
         for port in options.ports:
             bpf.map_update(module.map_fd("scope_port"), struct.pack("<H", port), b"\1")
+
+    def _translations(self, module: Module, folder: Path) -> str:
+        """Learn of translated connections, those that there are too; why not (yet), else ""."""
+        possible = {"kprobe": self._features.kprobes, "netfilter": self._features.netfilter_links}
+        wanted = self._options.nat
+        for way, there in possible.items():
+            if not there or wanted not in ("auto", way):
+                continue
+            program = plan.NAT[way]
+            try:
+                fd = self._load(module, program)
+            except (OSError, KernelError) as error:
+                self.refused[program.name] = f"{program.name}: {_why(error)}"
+                continue
+            bpf.pin(fd, str(folder / "progs" / program.name))
+            map_fd = module.map_fd("nat")
+            why = translations.begin(program, fd, map_fd, folder, self._options.netns)
+            if why in ("", translations.NOT_YET):
+                return why
+            self.refused[program.name] = why
+            (folder / "progs" / program.name).unlink()
+        tried = [self.refused[p.name] for p in plan.NAT.values() if p.name in self.refused]
+        return "; ".join(tried) or f"this kernel has neither kprobes' nor netfilter's links (--nat {wanted})"
 
     def _install(self, module: Module, program: Program, folder: Path) -> None:
         try:
@@ -193,7 +224,8 @@ class Loader:
 def _kernel_types() -> Btf | None:
     """The kernel's own types; None where it has none, and its installed headers must do."""
     try:
-        return Btf.from_file()
+        types = Btf.from_file()
+        return types.with_module(CONNTRACK_BTF.read_bytes()) if CONNTRACK_BTF.exists() else types
     except FileNotFoundError:
         return None
     except BtfError as error:

@@ -77,6 +77,10 @@ class Maps:
             return False
         return True
 
+    def fd(self, name: str) -> int:
+        """A map's descriptor, which stays this object's."""
+        return self._fds[name]
+
     def close(self) -> None:
         """Close all descriptors; the pins stay."""
         for fd in self._fds.values():

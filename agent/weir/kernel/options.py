@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from weir.kernel import sources
 
 VARIANTS = ("auto", "storage", "tracepoint", "kprobe")
+NAT = ("auto", "kprobe", "netfilter", "off")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -34,6 +35,7 @@ class Fold:
 class KernelOptions:
     """Options that are compiled or loaded into the kernel side.
 
+    ``nat`` is how translated connections are learnt, ``translated`` how many are remembered.
     ``netns`` are inode numbers, ``cgroups`` pairs of cgroup id and path of the cgroup v2 folder,
     ``ports`` service ports; empty means everything.
     """
@@ -44,6 +46,8 @@ class KernelOptions:
     slots: int = 16384
     connections: int = 1_000_000
     listeners: int = 16384
+    nat: str = "auto"
+    translated: int = 65536
     folds: tuple[Fold, ...] = ()
     netns: tuple[int, ...] = ()
     cgroups: tuple[tuple[int, str], ...] = ()

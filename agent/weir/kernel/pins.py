@@ -46,8 +46,9 @@ class Instance:
 
     def loaded(self) -> bool:
         """Whether a whole kernel side is pinned: all that its loader pinned, and what it wrote about it."""
-        pinned = self.facts().get("pins")
-        return bool(pinned) and pinned == _listed(self.pins)
+        pinned = self.facts().get("pins") or ()
+        there = _listed(self.pins)  # more may have been attached since
+        return bool(pinned) and set(pinned) <= set(there)
 
     def facts(self) -> Mapping[str, Any]:
         """What the loader wrote about the pinned kernel side; empty if it is not known."""

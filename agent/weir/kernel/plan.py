@@ -71,6 +71,11 @@ _UDP = (
     Program("udp_ingress", "cgroup", ("ingress",), "udp"),
     Program("udp_egress", "cgroup", ("egress",), "udp"),
 )
+#: What learns of translated connections, best first: once a connection; else each packet of the namespaces.
+NAT = {
+    "kprobe": Program("nat_confirm", "kprobe", ("__nf_conntrack_confirm",), "nat", needed=False),
+    "netfilter": Program("nat_packet", "netfilter", ("LOCAL_IN and POSTROUTING",), "nat", needed=False),
+}
 _RETIRE = (Program("slot_fold", "run", ("raw_tp",), "retire"),)
 #: Run by the loader before anything is attached: who listens.
 LISTENERS = Program("find_listeners", "iter", ("task_file",), "discovery")
@@ -82,7 +87,7 @@ DISCOVERY = (
 )
 _VARIANTS = {"storage": _STORAGE, "tracepoint": _TRACEPOINT, "kprobe": _KPROBE}
 #: Maps that the agent opens; the others are kept alive by the programs.
-PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners")
+PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners", "nat")
 
 
 def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[Program]:
@@ -91,7 +96,9 @@ def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[
     return [p for p in chosen if iterators or p.hook != "iter"]
 
 
-def defines(variant: str, options: KernelOptions, iterators: bool, cmpxchg: bool) -> list[str]:
+def defines(
+    variant: str, options: KernelOptions, iterators: bool, cmpxchg: bool, conntrack: bool = False
+) -> list[str]:
     """Compiler flags that specialise ``bpf/weir.c``."""
     flags = {
         f"WEIR_{variant.upper()}": 1,
@@ -100,6 +107,7 @@ def defines(variant: str, options: KernelOptions, iterators: bool, cmpxchg: bool
         "WEIR_LISTENERS": options.listeners,
         "WEIR_FOLDS": max(64, len(options.folds)),
         "WEIR_UDP": int(options.udp),
+        "WEIR_NAT": options.translated if conntrack and options.nat != "off" else 0,
         "WEIR_ITERATORS": int(iterators),
         "WEIR_NO_CMPXCHG": int(not cmpxchg),
         "WEIR_BY_PROCESS": int(options.by_process),

@@ -16,7 +16,7 @@ import numpy as np
 
 from weir import errors
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
-from weir.kernel import bpf, machine, mounts, refusal, sandbox, trials
+from weir.kernel import bpf, machine, mounts, refusal, sandbox, translations, trials
 from weir.kernel.layout import RECORD, Array
 from weir.kernel.maps import Maps
 from weir.kernel.options import KernelOptions
@@ -90,6 +90,7 @@ class KernelSide:
         self.facts = instance.facts()
         self._pins = instance.pins
         self._slots = int(self.facts["options"]["slots"])
+        self._planes: dict[str, str] = dict(self.facts.get("planes", {}))
         self.maps = Maps(instance.pins, self._slots)
         self._links = self._open("links")
         self._programs = self._open("progs")
@@ -144,7 +145,23 @@ class KernelSide:
 
     def planes(self) -> Mapping[str, str]:
         """Plane → "" or why it is down."""
-        return dict(self.facts.get("planes", {}))
+        return dict(self._planes)
+
+    def links(self) -> frozenset[str]:
+        """Names of the links that are open."""
+        return frozenset(self._links)
+
+    def look_again(self) -> None:
+        """Begin with what could not begin yet: translations, once connections are tracked here."""
+        if "nat" not in self.facts.get("waits", ()) or any(name.startswith("nat_") for name in self._links):
+            return
+        why = translations.later(self._pins, self.maps.fd("nat"), self.facts["options"]["netns"])
+        if why != translations.NOT_YET:
+            self._planes["nat"] = why
+        if not why:
+            _log.info("connections are tracked here now: translations are seen through")
+            for name in {p.name for p in (self._pins / "links").iterdir()} - self._links.keys():
+                self._links[name] = bpf.get(str(self._pins / "links" / name))
 
     def close(self) -> None:
         """Close descriptors; counting goes on through the pins."""
