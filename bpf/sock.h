@@ -55,8 +55,11 @@ static __always_inline int cgroup_in_scope(struct cgroup *cg)
 		return 0;
 	u32 level = PROBE(cg, level);
 
-	/* A hierarchy deeper than this is out of scope below; the kernel's own default is no limit. */
+	/* A hierarchy deeper than this is out of scope below; the kernel's own default is no limit. Clang
+	 * would count down from an end that the verifier of 6.1 cannot follow, so it is kept from knowing i.
+	 */
 	for (u32 i = 0; i < 12; i++) {
+		asm volatile("" : "+r"(i));
 		if (i > level)
 			break;
 #ifdef HAVE_cgroup__ancestors
