@@ -74,6 +74,7 @@ class Pipeline:
             vfs = self._vfs.read()
             agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped)
             if self.cluster:
+                vfs = tuple(map(self.cluster.names.vf, vfs))
                 agent = replace(agent, cluster=self.cluster.watch.state())
             return replace(snapshot, vfs=vfs, agent=agent)
 

@@ -46,14 +46,24 @@ class EdgeRow:
     ==================== ====== ======================================================================
     id                          opaque, the same as long as the pair is counted
     workload                    local end: container, else systemd unit, else process
-    kind                        what ``workload`` is: container, unit, process, overflow, none
+    kind                        what ``workload`` is: container, unit, process, overflow, none or, of a
+                                pod, what made it: deployment, statefulset, daemonset, job, pod, …
+    namespace, pod              of the local end, "" if none; the pod's uid where its name is not known
     container_id                full id, "" if none
     runtime                     docker, containerd, cri-o, podman, "" if none
     unit                        systemd unit, "" if none
     process                     process name, "" if not known
     pid                         process of the first connection, null if not known
     remote_workload             remote end, as ``workload``; "external" if it is none of ours
-    remote_kind                 container, unit, process, cidr, node, external, overflow, none
+    remote_kind                 as ``kind``, or cidr, service, node, external
+    remote_namespace
+    remote_pod
+    attribution                 how the remote end was named: cgroup, process, address, node, none
+    service                     service that was dialled, "" if none
+    dialled_address             what was dialled, where that was translated, else ""
+    dialled_port                0 where nothing was translated
+    network_name                secondary network of the local address, "" for the default one
+    interface                   the pod's, where its network status tells
     role                        source (the local end opened it) or destination; "" if not known
     family                      4 or 6
     protocol                    tcp or udp; "" for the overflow row
@@ -83,6 +93,8 @@ class EdgeRow:
     id: str
     workload: str
     kind: str
+    namespace: str
+    pod: str
     container_id: str
     runtime: str
     unit: str
@@ -90,6 +102,14 @@ class EdgeRow:
     pid: int | None
     remote_workload: str
     remote_kind: str
+    remote_namespace: str
+    remote_pod: str
+    attribution: str
+    service: str
+    dialled_address: str
+    dialled_port: int
+    network_name: str
+    interface: str
     role: str
     family: int
     protocol: str
@@ -133,6 +153,7 @@ class ConnectionRow:
     ================= ====== ===============================================================
     id                       opaque, the same as long as the socket lives
     workload, kind           as in :class:`EdgeRow`
+    namespace, pod           as in :class:`EdgeRow`
     container_id             full id, "" if none
     process                  process name, "" if not known
     pid                      null if not known
@@ -157,6 +178,8 @@ class ConnectionRow:
     id: str
     workload: str
     kind: str
+    namespace: str
+    pod: str
     container_id: str
     process: str
     pid: int | None
@@ -211,6 +234,9 @@ def edge_rows(snapshot: Edges) -> list[EdgeRow]:
     table["protocol"] = [columns.PROTOCOLS.get(proto, "") for proto in key["proto"].tolist()]
     table["local_address"] = columns.addresses(key["laddr"])
     table["remote_address"] = columns.networks(key["raddr"], key["raddr_bits"])
+    table["dialled_port"] = key["dialled_port"].tolist()
+    dialled = zip(columns.addresses(key["dialled"]), table["dialled_port"], strict=True)
+    table["dialled_address"] = [address if port else "" for address, port in dialled]
     table["failed"] = [dict(zip(FAILURES, row, strict=True)) for row in slots["failed"].tolist()]
     table["rtt_p50_us"] = columns.percentiles_us(slots["rtt"], 0.50)
     table["rtt_p99_us"] = columns.percentiles_us(slots["rtt"], 0.99)
@@ -220,7 +246,10 @@ def edge_rows(snapshot: Edges) -> list[EdgeRow]:
     owners = zip(snapshot.owners, comms, strict=True)
     return [
         EdgeRow(**_owned(ends.local, comm), runtime=ends.local.runtime, unit=ends.local.unit,
-                remote_workload=ends.remote.workload, remote_kind=ends.remote.kind, **row)
+                remote_workload=ends.remote.workload, remote_kind=ends.remote.kind,
+                remote_namespace=ends.remote.namespace, remote_pod=ends.remote.pod,
+                attribution=ends.remote.attribution, service=ends.service,
+                network_name=ends.network_name, interface=ends.interface, **row)
         for (ends, comm), row in zip(owners, _by_row(table), strict=True)
     ]  # fmt: skip
 
@@ -273,6 +302,8 @@ def _owned(owner: Owner, comm: str) -> Json:
     return {
         "workload": owner.workload,
         "kind": owner.kind,
+        "namespace": owner.namespace,
+        "pod": owner.pod,
         "container_id": owner.container_id,
         "process": owner.process or comm,
     }

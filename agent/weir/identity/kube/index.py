@@ -135,6 +135,11 @@ class ClusterIndex:
         with self._lock:
             return self._pods.gone(uid)
 
+    def pod_with(self, node: str, device: str) -> Pod | None:
+        """Who has a virtual function of a node now, by its PCI or MAC address."""
+        with self._lock:
+            return self._pods.with_device(node, device)
+
     def pod_at(self, network: str, address: bytes, born: float | None = None) -> Holder:
         """Who had an address in a network when something to it began (CLOCK_MONOTONIC, s; None: now)."""
         with self._lock:

@@ -12,12 +12,17 @@ from weir.identity.kube.stays import ALWAYS, NEVER, Holder, Stay, holder, settle
 from weir.identity.kube.table import Table
 
 Address = tuple[str, bytes]
-#: (namespace, name of the Job)
-Job = tuple[str, str]
+#: (namespace, name) of a Job, or (node, PCI or MAC address) of a virtual function
+Name = tuple[str, str]
 
 
-def _keys(pod: Pod) -> Iterable[Address | Job]:
-    return (*pod.addresses, (pod.namespace, pod.workload)) if pod.kind == "Job" else pod.addresses
+def _keys(pod: Pod) -> Iterable[Address | Name]:
+    yield from pod.addresses
+    if pod.kind == "Job":
+        yield pod.namespace, pod.workload
+    for attachment in pod.attachments:
+        for name in filter(None, (attachment.pci_address, attachment.mac)):
+            yield pod.node, name
 
 
 class Lifetimes:
@@ -32,7 +37,7 @@ class Lifetimes:
         self._clock = clock
         self._wall = wall
         self._grace = grace
-        self.pods: Table[Pod, Address | Job] = Table(_keys)
+        self.pods: Table[Pod, Address | Name] = Table(_keys)
         self._stays: dict[str, Stay] = {}
         self._static: dict[str, str] = {}
         self._gone: dict[str, float] = {}  # until when they can be found
@@ -94,7 +99,12 @@ class Lifetimes:
         heappush(self._settling, (settles(stay), uid))
         self._changed(uid, held)
 
-    def touch_job(self, job: Job) -> None:
+    def with_device(self, node: str, name: str) -> Pod | None:
+        """Who has a virtual function of a node now, by its PCI or MAC address."""
+        holders = self.pods.holders((node, name))
+        return next((pod for pod in reversed(holders) if not self.gone(pod.uid)), None)
+
+    def touch_job(self, job: Name) -> None:
         """The pods of a Job may have another name."""
         self.uids |= {pod.uid for pod in self.pods.holders(job)}
 

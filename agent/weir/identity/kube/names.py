@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from weir.identity.kube.index import Changes, ClusterIndex
 from weir.identity.kube.pods import Pod
+from weir.identity.sriov import VirtualFunction
 from weir.identity.types import NODE, UNKNOWN, Owner
 
 
@@ -84,6 +85,17 @@ class ClusterNames:
         """The node that has an address."""
         node = self.index.node_at(address)
         return self._as_node(node.name) if node else None
+
+    def vf(self, vf: VirtualFunction) -> VirtualFunction:
+        """A virtual function of this host with its pod, by PCI address, else by MAC address."""
+        for device in filter(None, (vf.pci_address.lower(), vf.mac.lower())):
+            pod = self.index.pod_with(self.node, device)
+            if pod is not None:
+                networks = (a.network for a in pod.attachments if device in (a.pci_address, a.mac))
+                return replace(
+                    vf, namespace=pod.namespace, pod=pod.name, network_name=next(networks, "")
+                )
+        return vf
 
     def gone(self, uid: str) -> bool:
         """Whether a pod has ended: what it had may be somebody else's."""
