@@ -175,6 +175,16 @@ class ControlPlane:
         for item in objects:
             utils.create_from_dict(self._client, item)
 
+    def slice(self, item: dict[str, Any]) -> None:
+        """Create an EndpointSlice."""
+        api: Any = client.DiscoveryV1Api(self._client)
+        api.create_namespaced_endpoint_slice(item["metadata"]["namespace"], item)
+
+    def wipe_slices(self) -> None:
+        """Delete those of the tests."""
+        api = client.DiscoveryV1Api(self._client)
+        api.delete_collection_namespaced_endpoint_slice("prod")
+
     def role(self, name: str) -> Any:
         """A ClusterRole."""
         return client.RbacAuthorizationV1Api(self._client).read_cluster_role(name)

@@ -257,6 +257,7 @@ def _wipe(control: ControlPlane) -> None:
     for service in api.list_service_for_all_namespaces().items:
         if service.metadata.name != "kubernetes":
             api.delete_namespaced_service(service.metadata.name, service.metadata.namespace)
+    control.wipe_slices()
     for job in control.batch.list_job_for_all_namespaces().items:
         control.batch.delete_namespaced_job(job.metadata.name, job.metadata.namespace,
                                             propagation_policy="Background")  # fmt: skip

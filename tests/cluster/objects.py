@@ -116,3 +116,17 @@ def job(name: str, cron: str = "") -> dict[str, Any]:
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "main"}]}}
     meta = {"name": name, "ownerReferences": [owned] if cron else []}
     return {"metadata": meta, "spec": {"template": template, "suspend": True}}
+
+
+def slice_of(namespace: str, service: str, *uids: str) -> dict[str, Any]:
+    """What the endpoint slice controller makes of pods that are ready."""
+    meta = {
+        "name": f"{service}-abc12",
+        "namespace": namespace,
+        "labels": {"kubernetes.io/service-name": service},
+    }
+    endpoints = [
+        {"addresses": [f"10.244.9.{number}"], "targetRef": {"kind": "Pod", "name": uid, "uid": uid}}
+        for number, uid in enumerate(uids, 1)
+    ]
+    return {"metadata": meta, "addressType": "IPv4", "endpoints": endpoints}

@@ -8,13 +8,14 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psutil
+import pytest
 
 from tests.cluster import objects
-from tests.cluster.nodes import Cluster, Node
+from tests.cluster.nodes import Cluster, Node, Pod
 from tests.cluster.test_names import Access
 from tests.kernel.agents import Agent
 from tests.kernel.peers.netns import run
@@ -133,28 +134,42 @@ class Life:
         self.truth.sent[pod, TCP] += 2 * size
 
 
-def test_no_byte_on_a_wrong_pod(instance: str, cluster: Cluster, access: Access) -> None:
-    seed = random.randrange(1 << 32)
-    rng, truth = random.Random(seed), Truth()
+class Town:
+    """All addresses at once, until their pods are used up."""
+
+    def __init__(self, street: Street, far: Node, pods: int, seed: int) -> None:
+        self.truth, rng = Truth(), random.Random(seed)
+        names = iter(range(pods))
+        self._lives = [Life(street, far, address, names, self.truth, rng) for address in street.addresses]
+
+    def run(self, meanwhile: Callable[[int], None] = lambda _: None) -> float:
+        """Seconds that it took; ``meanwhile`` is told how many pods there were until now."""
+        began = time.monotonic()
+        while self._lives:
+            life = min(self._lives, key=lambda each: each.due)
+            time.sleep(max(0.0, life.due - time.monotonic()))
+            if not life.step():
+                self._lives.remove(life)
+            meanwhile(len(self.truth.size))
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def street(cluster: Cluster) -> Iterator[tuple[Street, Node, Pod]]:
     here, far = cluster.node("node-a"), cluster.node("node-b")
     client, host = here.pod("client"), far.pod("host")
     with Peer(client.netns, client.cgroup) as one, Peer(host.netns, host.cgroup) as two:
-        street = Street(far, one, two)
-        options = (*access("node-a"), "--interval", "1", "--labels", "destination_pod")
-        with Agent(instance, (client.netns,), *options).ready() as agent:
-            names = iter(range(PODS))
-            lives = [Life(street, far, address, names, truth, rng) for address in street.addresses]
-            memory: list[int] = []
-            began = time.monotonic()
-            while lives:
-                life = min(lives, key=lambda each: each.due)
-                time.sleep(max(0.0, life.due - time.monotonic()))
-                if not life.step():
-                    lives.remove(life)
-                if len(truth.size) > PODS // 3:
-                    memory.append(psutil.Process(agent.pid).memory_info().rss)
-            took = time.monotonic() - began
-            page = agent.fresh()
+        yield Street(far, one, two), far, client
+
+
+def test_no_byte_on_a_wrong_pod(instance: str, street: tuple[Street, Node, Pod], access: Access) -> None:
+    seed = random.randrange(1 << 32)
+    town = Town(street[0], street[1], PODS, seed)
+    truth = town.truth
+    options = (*access("node-a"), "--interval", "1", "--labels", "destination_pod")
+    with Agent(instance, (street[2].netns,), *options).ready() as agent:
+        took = town.run()
+        page = agent.fresh()
     counted: Counter[tuple[str, str]] = Counter()
     for (name, has), value in page.samples.items():
         if name in (TCP, UDP):
@@ -162,7 +177,7 @@ def test_no_byte_on_a_wrong_pod(instance: str, cluster: Cluster, access: Access)
     nobodys = sum(value for (pod, _), value in counted.items() if not pod)
     total = truth.sent.total()
     print(f"{len(truth.size)} pods in {took:.0f} s: {nobodys / total:.1%} of {total} bytes without a"
-          f" pod's name, agent {memory[0] >> 20} to {max(memory) >> 20} MB, seed {seed}")  # fmt: skip
+          f" pod's name, seed {seed}")  # fmt: skip
     assert page.sum(TCP) + page.sum(UDP) == total, f"seed {seed}"
     wrong = {
         key: (value, truth.sent[key], truth.size[key[0]])
@@ -172,4 +187,20 @@ def test_no_byte_on_a_wrong_pod(instance: str, cluster: Cluster, access: Access)
     assert not wrong, f"seed {seed}: {wrong}"
     assert nobodys < total * 0.6, f"seed {seed}"  # most of a life of 3 s is its beginning and its end
     assert page.sum("weir_agent_series_folded") == 0
-    assert max(memory) - memory[0] < 24 << 20
+
+
+def test_memory_is_flat(instance: str, street: tuple[Street, Node, Pod], access: Access) -> None:
+    """Where what is idle goes after 5 s: past the first third, more pods take no more memory."""
+    town, pods = Town(street[0], street[1], PODS // 2, 7), PODS // 2
+    options = (*access("node-a"), "--interval", "1", "--idle", "5", "--labels", "destination_pod")
+    with Agent(instance, (street[2].netns,), *options).ready() as agent:
+        process, memory = psutil.Process(agent.pid), [0, 0]
+
+        def watch(count: int) -> None:
+            late = count > pods * 2 // 3
+            if count > pods // 3:
+                memory[late] = max(memory[late], process.memory_info().rss)
+
+        town.run(watch)
+    print(f"agent {memory[0] >> 20} MB, then {memory[1] >> 20} MB at most")
+    assert memory[1] < memory[0] + (8 << 20)

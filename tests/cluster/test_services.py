@@ -193,10 +193,9 @@ def test_a_host_network_pod_calls_a_service(instance: str, two: tuple[Node, Node
     assert {labels["destination_service"] for labels in found.values()} == {"shop"}
 
 
-def test_a_service_without_translation_is_still_named(
-    instance: str, two: tuple[Node, Node], access: Access
-) -> None:
-    """A first datagram leaves before it is translated: its service is known, its backend not."""
+@pytest.mark.parametrize("slices", [False, True])
+def test_a_first_datagram(instance: str, two: tuple[Node, Node], access: Access, slices: bool) -> None:
+    """It leaves before it is translated: to the endpoints' workload where that is one, else the service."""
     here, there = two
     client, server = here.pod("client"), there.pod(*WEB, labels=HASH)
     sent = "weir_udp_sent_bytes_total"
@@ -211,7 +210,11 @@ def test_a_service_without_translation_is_still_named(
         for _ in range(7):
             one.ask("udp_send", id=sender, way="send", peers=[], size=101, count=1)
             two_.ask("udp_read", id=listener, count=1)
+        if slices:
+            here.cluster.control.slice(objects.slice_of("prod", "shop", server.uid))
+            agent.page_when(lambda p: p.sum(sent, destination_workload="web") == 707)
         page = agent.page_when(lambda p: p.sum(sent) == 707)
     assert page.sum(sent, destination_service="shop") == 707
-    assert page.sum(sent, destination_workload="service/shop", destination_port=PORT) == 101
+    first = "web" if slices else "service/shop"
+    assert page.sum(sent, destination_workload=first, destination_port=PORT) == 101
     assert page.sum(sent, destination_workload="web", destination_port=port) == 606

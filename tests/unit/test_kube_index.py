@@ -190,7 +190,7 @@ def test_what_a_list_does_not_have_is_gone() -> None:
     index.keep_nodes(set())
     clock.now += 11
     index.expire()
-    assert index.sizes() == {"pods": 2, "services": 0, "nodes": 0}
+    assert index.sizes() == {"pods": 2, "services": 0, "nodes": 0, "endpointslices": 0}
     assert (index.service_at(IPS[3]), index.node_at(IPS[4])) == (None, None)
 
 

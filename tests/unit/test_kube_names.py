@@ -12,7 +12,7 @@ from weir.identity.cidrs import packed
 from weir.identity.kube.index import ClusterIndex
 from weir.identity.kube.names import ClusterNames, Place
 from weir.identity.kube.networks import Attachment
-from weir.identity.kube.pods import Node, Pod, Service
+from weir.identity.kube.pods import Node, Pod, Service, Slice
 from weir.identity.sriov import VirtualFunction
 from weir.identity.types import NODE, Owner
 
@@ -64,10 +64,10 @@ def test_services_and_nodes() -> None:
     who = names()
     who.index.put_node(Node("n", "node-b", (packed("172.30.0.2"),)))
     who.index.put_service(Service("s", "prod", "shop", (packed("10.96.0.9"),), ((6, 30080),)))
-    assert who.service(packed("10.96.0.9"), 6, 80) == ("prod", "shop")
-    assert who.service(packed("172.30.0.2"), 6, 30080) == ("prod", "shop")
-    assert who.service(packed("172.30.0.2"), 17, 30080) == ("", "")
-    assert who.service(packed("192.0.2.1"), 6, 30080) == ("", "")
+    assert who.service(packed("10.96.0.9"), 6, 80) == "shop"
+    assert who.service(packed("172.30.0.2"), 6, 30080) == "shop"
+    assert who.service(packed("172.30.0.2"), 17, 30080) == ""
+    assert who.service(packed("192.0.2.1"), 6, 30080) == ""
     found = who.node_at(packed("172.30.0.2"))
     assert found is not None
     assert (found.workload, found.attribution) == ("node/node-b", "node")
@@ -90,6 +90,36 @@ def test_a_local_owner_keeps_what_the_cgroup_tells() -> None:
     bare = Owner("0123456789ab", "container", container_id="0123", runtime="containerd", process="nginx",
                  pod="u1", attribution="cgroup", uid="u1")  # fmt: skip
     found = names(DPDK).local(bare)
-    assert (found.workload, found.pod, found.container_id, found.process) == ("dpdk", "dpdk-0", "0123", "nginx")
+    assert (found.workload, found.pod, found.process) == ("dpdk", "dpdk-0", "nginx")
+    assert found.container_id == "0123"
     assert found.attribution == "cgroup"
     assert names().local(bare) == bare
+
+
+def test_the_workload_behind_a_service() -> None:
+    """Named where all endpoints are of one; the service where one is not known, or there are two."""
+    address, web, job = packed("10.96.0.9"), replace(DPDK, uid="w1"), replace(DPDK, uid="j1", workload="job")
+
+    def behind(who: ClusterNames) -> tuple[str, str]:
+        found = who.behind(address, 6, 80)
+        assert found is not None
+        return found.namespace, found.workload
+
+    who = names(DPDK, job)
+    assert who.behind(address, 6, 80) is None
+    who.index.put_service(Service("s", "prod", "shop", (address,)))
+    who.index.take_changes()
+    assert behind(who) == ("prod", "service/shop")
+    who.index.put_slice(Slice("e1", "prod", "shop", frozenset({"u1"})))
+    assert who.index.take_changes().addresses == {address}
+    assert behind(who) == ("prod", "dpdk")
+    who.index.put_slice(Slice("e2", "prod", "shop", frozenset({"w1"})))
+    assert behind(who) == ("prod", "service/shop")
+    who.index.put_pod(web)
+    assert behind(who) == ("prod", "dpdk")
+    who.index.put_slice(Slice("e2", "prod", "shop", frozenset({"w1", "j1"})))
+    assert behind(who) == ("prod", "service/shop")
+    who.index.put_slice(Slice("e2", "prod", "shop", frozenset({"w1", ""})))
+    assert behind(who) == ("prod", "service/shop")
+    who.index.keep_slices({"e1"})
+    assert behind(who) == ("prod", "dpdk")

@@ -58,8 +58,11 @@ class Cluster(Protocol):
     def at(self, network: str, address: bytes, born: float | None = None) -> Found:
         """The pod that had an address when something to it began; UNKNOWN where it may be two."""
 
-    def service(self, address: bytes, proto: int, port: int) -> tuple[str, str]:
-        """(namespace, name) of the service that is dialled by an address, or at a node's port."""
+    def service(self, address: bytes, proto: int, port: int) -> str:
+        """The service that is dialled by an address, or at a node's port; "" if none is."""
+
+    def behind(self, address: bytes, proto: int, port: int) -> Owner | None:
+        """Who answers for that service, where it is not known which of its endpoints does."""
 
     def node_at(self, address: bytes) -> Owner | None:
         """The node that has an address."""
@@ -182,17 +185,16 @@ class Remotes:
         """What was dialled: told by the translation or, where there was none, by the address itself."""
         _, _, raddr, port, proto, role = entry.path
         if entry.dialled is not None:
-            return cluster.service(entry.dialled[0], proto, entry.dialled[1])[1]
-        return cluster.service(raddr, proto, port)[1] if role == SOURCE else ""
+            return cluster.service(entry.dialled[0], proto, entry.dialled[1])
+        return cluster.service(raddr, proto, port) if role == SOURCE else ""
 
     def _by_address(self, entry: Entry) -> Owner:
         remote, cluster = entry.path[2], self._cluster
         whole = entry.raddr_bits == 128
         if cluster is not None and whole and entry.network == "":
             _, _, _, port, proto, role = entry.path
-            namespace, service = cluster.service(remote, proto, port) if role == SOURCE else ("", "")
-            if service:
-                return Owner(f"service/{service}", "service", namespace, attribution="address")
+            if role == SOURCE and (behind := cluster.behind(remote, proto, port)):
+                return behind
             if node := cluster.node_at(remote):
                 return node
         if whole and (is_loopback(remote) or (entry.netns, remote) in self._addresses or remote in self._own):

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from weir.identity.kube.lifetimes import Lifetimes
-from weir.identity.kube.pods import Node, Pod, Service
+from weir.identity.kube.pods import Node, Pod, Service, Slice
 from weir.identity.kube.stays import Holder
 from weir.identity.kube.table import Table
 
 #: An address, or (IP protocol number, port) that can be dialled at any node.
 Dialled = bytes | tuple[int, int]
+
+#: (namespace, name)
+ServiceName = tuple[str, str]
+#: (name, kind)
+Workload = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,10 @@ class Changes:
 
     addresses: frozenset[bytes]
     uids: frozenset[str]
+
+
+def _service_keys(service: Service) -> Iterable[Dialled | ServiceName]:
+    return (*service.addresses, *service.node_ports, (service.namespace, service.name))
 
 
 class ClusterIndex:
@@ -43,8 +52,10 @@ class ClusterIndex:
         self._limit = limit
         self._lock = threading.RLock()
         self._pods = Lifetimes(clock, wall, grace)
-        self._services: Table[Service, Dialled] = Table(lambda s: (*s.addresses, *s.node_ports))
+        self._services: Table[Service, Dialled | ServiceName] = Table(_service_keys)
         self._nodes: Table[Node, bytes] = Table(lambda n: n.addresses)
+        self._slices: Table[Slice, ServiceName] = Table(lambda s: ((s.namespace, s.service),))
+        self._backends: dict[ServiceName, Workload | None] = {}
         self._cron: dict[tuple[str, str], str] = {}
         self._addresses: set[bytes] = set()
         self.hurry: Callable[[], None] = lambda: None
@@ -91,6 +102,40 @@ class ClusterIndex:
         """After a list: others are gone."""
         for uid in set(self._services.by_uid) - uids:
             self.delete_service(uid)
+
+    def put_slice(self, item: Slice) -> None:
+        """Some of a service's endpoints, as they are now."""
+        with self._lock:
+            self._touch_backends(self._slices.put(item))
+
+    def delete_slice(self, uid: str) -> None:
+        """Some of a service's endpoints are gone."""
+        with self._lock:
+            self._touch_backends(self._slices.remove(uid))
+
+    def keep_slices(self, uids: set[str]) -> None:
+        """After a list: others are gone."""
+        for uid in set(self._slices.by_uid) - uids:
+            self.delete_slice(uid)
+
+    def _touch_backends(self, services: set[ServiceName]) -> None:
+        for name in services:
+            self._backends.pop(name, None)
+            for service in self._services.holders(name):
+                self._addresses.update(service.addresses)
+
+    def backend(self, service: Service) -> Workload | None:
+        """The workload of all of a service's endpoints, where it is one."""
+        name = service.namespace, service.name
+        with self._lock:
+            if name not in self._backends:
+                uids = {uid for item in self._slices.holders(name) for uid in item.pods}
+                pods = [self._pods.pod(uid) for uid in uids]
+                found = {self.workload(pod) if pod else None for pod in pods}
+                if None in found:
+                    return None  # a pod that we have not heard of yet
+                self._backends[name] = found.pop() if len(found) == 1 else None
+            return self._backends[name]
 
     def put_node(self, node: Node) -> None:
         """A node as it is now."""
@@ -172,9 +217,12 @@ class ClusterIndex:
     def sizes(self) -> dict[str, int]:
         """Objects by kind."""
         with self._lock:
-            return {"pods": len(self._pods), "services": len(self._services), "nodes": len(self._nodes)}
+            return {
+                "pods": len(self._pods), "services": len(self._services), "nodes": len(self._nodes),
+                "endpointslices": len(self._slices),
+            }  # fmt: skip
 
-    def _touch_service(self, keys: set[Dialled]) -> None:
+    def _touch_service(self, keys: set[Dialled | ServiceName]) -> None:
         self._addresses |= {key for key in keys if isinstance(key, bytes)}
 
     def _hasten(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from weir.identity.kube.index import Changes, ClusterIndex
-from weir.identity.kube.pods import Pod
+from weir.identity.kube.pods import Pod, Service
 from weir.identity.sriov import VirtualFunction
 from weir.identity.types import NODE, UNKNOWN, Owner
 
@@ -74,12 +74,24 @@ class ClusterNames:
             return _NOBODY if sure else Found("", UNKNOWN)
         return Found(pod.uid, self._named(pod, Owner("", "", attribution="address")))
 
-    def service(self, address: bytes, proto: int, port: int) -> tuple[str, str]:
-        """(namespace, name) of the service that is dialled by an address of its own, or at a node's port."""
+    def service(self, address: bytes, proto: int, port: int) -> str:
+        """The service that is dialled by an address of its own, or at a node's port; "" if none is."""
+        service = self._dialled(address, proto, port)
+        return service.name if service else ""
+
+    def behind(self, address: bytes, proto: int, port: int) -> Owner | None:
+        """Who answers for a service when it is not known which endpoint: their workload, if it is one."""
+        service = self._dialled(address, proto, port)
+        if service is None:
+            return None
+        workload, kind = self.index.backend(service) or (f"service/{service.name}", "service")
+        return Owner(workload, kind.lower(), service.namespace, attribution="address")
+
+    def _dialled(self, address: bytes, proto: int, port: int) -> Service | None:
         service = self.index.service_at(address)
         if service is None and self.index.node_at(address) is not None:
             service = self.index.service_at((proto, port))
-        return (service.namespace, service.name) if service else ("", "")
+        return service
 
     def node_at(self, address: bytes) -> Owner | None:
         """The node that has an address."""
@@ -92,9 +104,7 @@ class ClusterNames:
             pod = self.index.pod_with(self.node, device)
             if pod is not None:
                 networks = (a.network for a in pod.attachments if device in (a.pci_address, a.mac))
-                return replace(
-                    vf, namespace=pod.namespace, pod=pod.name, network_name=next(networks, "")
-                )
+                return replace(vf, namespace=pod.namespace, pod=pod.name, network_name=next(networks, ""))
         return vf
 
     def gone(self, uid: str) -> bool:

@@ -141,6 +141,26 @@ class NodeObject(msgspec.Struct):
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
 
 
+class TargetRef(msgspec.Struct):
+    """``endpoints[].targetRef`` of an EndpointSlice."""
+
+    kind: str = ""
+    uid: str = ""
+
+
+class Endpoint(msgspec.Struct):
+    """``endpoints[]`` of an EndpointSlice."""
+
+    targetRef: TargetRef | None = None  # noqa: N815
+
+
+class SliceObject(msgspec.Struct):
+    """An EndpointSlice (discovery.k8s.io/v1)."""
+
+    metadata: Meta
+    endpoints: list[Endpoint] | None = None
+
+
 class Partial(msgspec.Struct):
     """PartialObjectMetadata: what an owner's owner is told by."""
 

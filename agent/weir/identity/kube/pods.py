@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 
 from weir.identity.cidrs import packed
 from weir.identity.kube.networks import Attachment, attachments
-from weir.identity.kube.objects import Meta, NodeObject, PodObject, PodStatus, ServiceObject
+from weir.identity.kube.objects import (
+    Meta,
+    NodeObject,
+    PodObject,
+    PodStatus,
+    ServiceObject,
+    SliceObject,
+)
 
 #: Annotation of a static pod's mirror: its uid on the node, and in its cgroup's name.
 CONFIG_HASH = "kubernetes.io/config.hash"
@@ -133,6 +140,28 @@ def service_of(item: ServiceObject) -> Service:
         meta.uid, meta.namespace, meta.name, tuple(dict.fromkeys(filter(None, found)))[:_MAX_ADDRESSES],
         tuple(key for key in node_ports if all(key)),
     )  # fmt: skip
+
+
+#: Label of an EndpointSlice: the service that it is of.
+SERVICE_NAME = "kubernetes.io/service-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some of a service's endpoints: uids of pods, "" for what is none."""
+
+    uid: str
+    namespace: str
+    service: str
+    pods: frozenset[str]
+
+
+def slice_of(item: SliceObject) -> Slice:
+    """One EndpointSlice."""
+    meta = item.metadata
+    targets = (endpoint.targetRef for endpoint in item.endpoints or ())
+    pods = frozenset(target.uid if target and target.kind == "Pod" else "" for target in targets)
+    return Slice(meta.uid, meta.namespace, (meta.labels or {}).get(SERVICE_NAME, ""), pods)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 from weir.identity.cluster import ClusterState
 from weir.identity.kube.api import Api
 from weir.identity.kube.index import ClusterIndex
-from weir.identity.kube.objects import NodeObject, Partial, PodObject, ServiceObject
-from weir.identity.kube.pods import node_of, pod_of, service_of
+from weir.identity.kube.objects import NodeObject, Partial, PodObject, ServiceObject, SliceObject
+from weir.identity.kube.pods import node_of, pod_of, service_of, slice_of
 from weir.identity.kube.reflector import Reflector, Resource
 
 
@@ -49,6 +49,9 @@ class ClusterWatch:
             Resource("services", "/api/v1/services", ServiceObject,
                      lambda o: index.put_service(service_of(o)),
                      lambda o: index.delete_service(o.metadata.uid), index.keep_services),
+            Resource("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", SliceObject,
+                     lambda o: index.put_slice(slice_of(o)),
+                     lambda o: index.delete_slice(o.metadata.uid), index.keep_slices),
             Resource("nodes", "/api/v1/nodes", NodeObject, lambda o: index.put_node(node_of(o)),
                      lambda o: index.delete_node(o.metadata.uid), index.keep_nodes),
             Resource("jobs", "/apis/batch/v1/jobs", Partial, self._put_job, _stay, _stay, metadata_only=True),
