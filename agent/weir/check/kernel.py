@@ -53,6 +53,7 @@ def kernel(types: Btf | None, judge: Judge) -> Iterator[Finding]:
             f'weir_tcp_resets_total{{direction="{way}"}} stays 0 at the end that reports',
         )  # fmt: skip
     yield from _udp(types, features, judge)
+    yield from _nat(features, judge)
     yield from _older(features, judge)
     yield from _small(types, judge)
 
@@ -131,6 +132,18 @@ def _udp(types: Btf | None, features: Features, judge: Judge) -> Iterator[Findin
     )  # fmt: skip
 
 
+def _nat(features: Features, judge: Judge) -> Iterator[Finding]:
+    why = features.conntrack
+    way = "kprobe" if features.kprobes else "netfilter" if features.netfilter_links else ""
+    does = {"kprobe": "a kprobe, once a connection", "netfilter": "a netfilter hook where NAT is done"}
+    yield judge.finding(
+        "translated connections (NAT)", bool(way) and not why,
+        _NEEDS["kprobe"] if way == "kprobe" else _RAW, does.get(way, "kprobes or netfilter links"),
+        why or "flows to a service have its name, not the backend's; masqueraded clients have their node's",
+        "a kernel with CONFIG_KPROBES=y, Linux 5.15 or newer; or Linux 6.4",
+    )  # fmt: skip
+
+
 def _older(features: Features, judge: Judge) -> Iterator[Finding]:
     for target, feature, effect in (
         ("task_file", "connections and listeners older than Weir",
@@ -173,7 +186,7 @@ def btf() -> tuple[Btf | None, Finding]:
     """The kernel's types, None where it has none that can be read, and the finding about them."""
     release = platform.release()
     try:
-        return Btf.from_file(), Finding(
+        return Btf.running(), Finding(
             "BTF", "found", f"{KERNEL_BTF}, Linux {release}: no kernel headers needed"
         )
     except PermissionError as error:

@@ -67,6 +67,12 @@ class Btf:
         """Read ``path``; OSError when it is missing, BtfError when it is not BTF."""
         return cls(path.read_bytes())
 
+    @classmethod
+    def running(cls) -> Btf:
+        """The running kernel's, with those of connection tracking where that is a module; errors as above."""
+        types = cls.from_file()
+        return types.with_module(CONNTRACK_BTF.read_bytes()) if CONNTRACK_BTF.exists() else types
+
     def with_module(self, data: bytes) -> Btf:
         """These types and those of a module, whose BTF goes on where this one ends (split BTF)."""
         return Btf(data, self)

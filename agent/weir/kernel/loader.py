@@ -24,7 +24,7 @@ from typing import Any
 
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
 from weir.kernel import attach, bpf, netns, plan, refusal, translations
-from weir.kernel.btf import CONNTRACK_BTF, FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
+from weir.kernel.btf import FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
 from weir.kernel.compiler import Module
 from weir.kernel.features import Features
 from weir.kernel.options import KernelOptions, fold_prefix
@@ -224,8 +224,7 @@ class Loader:
 def _kernel_types() -> Btf | None:
     """The kernel's own types; None where it has none, and its installed headers must do."""
     try:
-        types = Btf.from_file()
-        return types.with_module(CONNTRACK_BTF.read_bytes()) if CONNTRACK_BTF.exists() else types
+        return Btf.running()
     except FileNotFoundError:
         return None
     except BtfError as error:
