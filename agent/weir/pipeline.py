@@ -59,6 +59,7 @@ class Pipeline:
         self.failed: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
         self._look_at = 0.0
+        self._closed = False
 
     def step(self) -> Snapshot:
         """One round; the snapshot to show."""
@@ -78,6 +79,11 @@ class Pipeline:
                 agent = replace(agent, cluster=self.cluster.watch.state())
             return replace(snapshot, vfs=vfs, agent=agent)
 
+    def close(self) -> None:
+        """Touch the kernel side no more: it is about to be closed."""
+        with self._lock:
+            self._closed = True
+
     def cut_lost(self) -> None:
         """An address that is nobody's any more, or another pod's: what comes next has an edge of its own."""
         with self._lock:
@@ -85,7 +91,7 @@ class Pipeline:
 
     def _cut_lost(self) -> None:
         lost = self.cluster.index.take_lost() if self.cluster else ()
-        if lost:
+        if lost and not self._closed:
             self._retirer.cut(self.kernel.maps.slots.towards(lost), time.monotonic_ns())
 
     def connections(self, limit: int = 100_000) -> list[ConnectionRow]:
@@ -109,13 +115,14 @@ def opened(settings: Settings, temporary: bool = False) -> Iterator[Pipeline]:
         ensure_loaded(instance, settings, cgroup2)
         kernel = KernelSide(instance)
         stats = bpf.enable_stats() if settings.bpf_stats else -1
+        pipeline = Pipeline(kernel, settings, cgroup2, cluster)
         try:
-            pipeline = Pipeline(kernel, settings, cgroup2, cluster)
             if cluster:
                 Cutter(pipeline, cluster).start()
                 cluster.watch.wait(_PODS_FIRST)
             yield pipeline
         finally:
+            pipeline.close()
             kernel.close()
             if stats >= 0:
                 os.close(stats)

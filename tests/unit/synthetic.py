@@ -12,10 +12,11 @@ import numpy as np
 from weir.flows.types import Drain
 from weir.identity.cgroups import CgroupPaths
 from weir.identity.cidrs import Cidrs, OwnAddresses, packed
-from weir.identity.containers import ContainerNames
 from weir.identity.index import Identity
+from weir.identity.kube.names import ClusterNames
 from weir.identity.local import LocalOwners
 from weir.identity.process import Processes
+from weir.identity.runtimes import ContainerNames, Roots
 from weir.kernel.layout import DESTINATION, SLOT, SOURCE, TCP, USED, Array, bucket_bounds_us
 
 
@@ -59,6 +60,11 @@ def slot(
     return row
 
 
+def roots(tmp: Path) -> Roots:
+    """Where a test's runtimes keep what they know."""
+    return Roots(tmp / "docker", tmp / "podman", tmp / "nerdctl", tmp / "docker.sock")
+
+
 def client(comm: str = "client", port: int = 6379, **more: Any) -> Array:
     return slot("127.0.0.1", "127.0.0.1", port, comm=comm, **more)
 
@@ -93,12 +99,14 @@ def identity(
     own: Callable[[], frozenset[bytes]] = frozenset,
     clock: Callable[[], float] | None = None,
     cgroup2: Path | None = None,
+    cluster: ClusterNames | None = None,
 ) -> Identity:
     """The real thing over folders of the test; without processes the comm names an end."""
     clock = clock or Clock()
     local = LocalOwners(
         CgroupPaths(cgroup2, clock),
-        ContainerNames(tmp / "docker", tmp / "podman", clock),
+        ContainerNames(roots(tmp), clock),
         Processes(tmp / "proc", clock),
+        cluster.local if cluster else None,
     )
-    return Identity(local, Cidrs(cidrs), OwnAddresses(clock, own))
+    return Identity(local, Cidrs(cidrs), OwnAddresses(clock, own), cluster)

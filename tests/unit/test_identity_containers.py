@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from tests.unit.synthetic import Clock
 from weir.identity.containers import (
     Container,
-    ContainerNames,
     choose_path,
     parse_container,
     parse_pod,
@@ -104,30 +99,3 @@ def test_unit_of_a_path(path: str, unit: str) -> None:
 )
 def test_telling_path_of_proc_cgroup(text: str, path: str) -> None:
     assert choose_path(text) == path
-
-
-def test_names_from_the_runtimes_files(tmp_path: Path) -> None:
-    folder = tmp_path / "docker" / "containers" / ID
-    folder.mkdir(parents=True)
-    (folder / "config.v2.json").write_text(json.dumps({"Name": "/web"}))
-    storage = tmp_path / "podman" / "storage" / "overlay-containers"
-    storage.mkdir(parents=True)
-    (storage / "containers.json").write_text(json.dumps([{"id": OTHER, "names": ["db"]}]))
-    names = ContainerNames(tmp_path / "docker", tmp_path / "podman", Clock())
-    assert names.name(Container("docker", ID)) == "web"
-    assert names.name(Container("", ID)) == "web"
-    assert names.name(Container("podman", OTHER)) == "db"
-    assert names.name(Container("", OTHER)) == "db"
-    assert names.name(Container("containerd", "ab" * 32)) == "ab" * 6
-
-
-def test_a_name_that_comes_late_is_found(tmp_path: Path) -> None:
-    clock = Clock()
-    names = ContainerNames(tmp_path, tmp_path, clock, negative_ttl=60)
-    folder = tmp_path / "containers" / ID
-    folder.mkdir(parents=True)
-    (folder / "config.v2.json").write_text("{half")
-    assert names.name(Container("docker", ID)) == ID[:12]
-    (folder / "config.v2.json").write_text(json.dumps({"Name": "/web"}))
-    clock.now += 61
-    assert names.name(Container("docker", ID)) == "web"

@@ -7,14 +7,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.unit.synthetic import Clock
+from tests.unit.synthetic import Clock, roots
 from weir.errors import ConfigError
 from weir.identity.cache import Cache
 from weir.identity.cgroups import CgroupPaths, find_cgroup2
 from weir.identity.cidrs import Cidrs, host_addresses, packed, text
-from weir.identity.containers import ContainerNames
 from weir.identity.local import LocalOwners
 from weir.identity.process import Processes
+from weir.identity.runtimes import ContainerNames
 
 ID = "0123456789abcdef" * 4
 
@@ -22,7 +22,7 @@ ID = "0123456789abcdef" * 4
 def owners(tmp: Path, root: Path | None = None) -> LocalOwners:
     clock = Clock()
     return LocalOwners(
-        CgroupPaths(root, clock), ContainerNames(tmp / "d", tmp / "p", clock), Processes(tmp / "proc", clock)
+        CgroupPaths(root, clock), ContainerNames(roots(tmp), clock), Processes(tmp / "proc", clock)
     )
 
 

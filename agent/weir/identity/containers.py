@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cgroup path -> container, pod, systemd unit; container id -> name. No daemon is asked.
+"""cgroup path -> container, pod, systemd unit.
 
 Path forms: docker, containerd, cri-o and podman, with the cgroupfs and the systemd driver, alone
 and below the kubelet; cgroup v1, v2 and hybrid give the same path.
@@ -7,14 +7,8 @@ and below the kubelet; cgroup v1, v2 and hybrid give the same path.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from weir.identity.cache import Cache
 
 _HEX = r"[0-9a-f]{64}"
 _RUNTIMES = {
@@ -90,65 +84,3 @@ def choose_path(text: str) -> str:
     below = [path for _, _, path in ranked if path not in ("", "/")]
     telling = (path for path in below if parse_container(path))
     return next(telling, below[0] if below else "/")
-
-
-class ContainerNames:
-    """Names of containers from the runtimes' own files; ``docker`` and ``podman`` are their roots.
-
-    docker: ``containers/ID/config.v2.json``; podman: ``storage/*-containers/containers.json``
-    (https://github.com/containers/storage). Other runtimes have no names on disk.
-    """
-
-    def __init__(
-        self,
-        docker: Path,
-        podman: Path,
-        clock: Callable[[], float],
-        limit: int = 4096,
-        negative_ttl: float = 60.0,
-    ) -> None:
-        self._docker = docker
-        self._podman = podman
-        self._negative_ttl = negative_ttl
-        self.cache: Cache[str, str] = Cache(limit, clock)
-
-    def name(self, container: Container) -> str:
-        """Return the name its user gave it, else the first 12 digits of the id."""
-        known = self.cache.get(container.id)
-        if known is not None:
-            return known
-        found = self._docker_name(container.id) if container.runtime in ("docker", "") else ""
-        if not found and container.runtime in ("podman", ""):
-            found = self._podman_name(container.id)
-        if found:
-            return self.cache.put(container.id, found)
-        return self.cache.put(container.id, container.id[:12], self._negative_ttl)
-
-    def _docker_name(self, container_id: str) -> str:
-        config = _read_json(self._docker / "containers" / container_id / "config.v2.json")
-        name = config.get("Name") if isinstance(config, dict) else None
-        return name.lstrip("/") if isinstance(name, str) else ""
-
-    def _podman_name(self, container_id: str) -> str:
-        for path in _listed(self._podman / "storage", "*-containers/*containers.json"):
-            listed = _read_json(path)
-            for entry in listed if isinstance(listed, list) else []:
-                if isinstance(entry, dict) and entry.get("id") == container_id:
-                    names = entry.get("names")
-                    if isinstance(names, list) and names and isinstance(names[0], str):
-                        return names[0]
-        return ""
-
-
-def _listed(folder: Path, pattern: str) -> Iterable[Path]:
-    try:
-        return sorted(folder.glob(pattern))
-    except OSError:
-        return ()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from weir.flows.types import Drain
 from weir.identity.cgroups import CgroupPaths, find_cgroup2
 from weir.identity.cidrs import Cidrs, OwnAddresses, is_loopback
-from weir.identity.containers import ContainerNames
 from weir.identity.local import LocalOwners
 from weir.identity.process import Processes
 from weir.identity.remote import Entry, Remotes
+from weir.identity.runtimes import ContainerNames, Roots
 from weir.identity.types import OVERFLOW, Ends, Observed, Owner
 from weir.kernel.layout import EDGE, RETIRING, Array
 
@@ -80,14 +80,13 @@ class Identity:
         cluster: ClusterNames | None = None,
         proc: Path = Path("/proc"),
         cgroup2: Path | None = None,
-        docker: Path = Path("/var/lib/docker"),
-        podman: Path = Path("/var/lib/containers"),
+        roots: Roots | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Identity:
         """Build it for a host, in a cluster or not; ``cgroup2`` is found where it is not given."""
         local = LocalOwners(
             CgroupPaths(cgroup2 or find_cgroup2(proc), clock),
-            ContainerNames(docker, podman, clock),
+            ContainerNames(roots or Roots(), clock),
             Processes(proc, clock),
             cluster.local if cluster else None,
         )

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from weir.identity.cgroups import CgroupPaths
-from weir.identity.containers import ContainerNames, choose_path, parse_container, parse_pod, parse_unit
+from weir.identity.containers import choose_path, parse_container, parse_pod, parse_unit
 from weir.identity.process import Processes
+from weir.identity.runtimes import ContainerNames
 from weir.identity.types import UNKNOWN, Owner
 
 
@@ -53,9 +54,11 @@ class LocalOwners:
         process = self.processes.name(tgid, comm)
         container, pod = parse_container(path or ""), parse_pod(path or "")
         if container is not None:
+            called = self.names.name(container)
             return Owner(
-                self.names.name(container),
+                called.name,
                 "container",
+                called.project,
                 container_id=container.id,
                 runtime=container.runtime,
                 process=process,

@@ -70,6 +70,9 @@ class Cluster(Protocol):
     def gone(self, uid: str) -> bool:
         """Whether a pod has ended: what it had may be somebody else's."""
 
+    def alone(self, uid: str) -> bool:
+        """Whether a pod has a network namespace of its own."""
+
     @property
     def here(self) -> Owner:
         """This node."""
@@ -197,7 +200,10 @@ class Remotes:
                 return behind
             if node := cluster.node_at(remote):
                 return node
-        if whole and (is_loopback(remote) or (entry.netns, remote) in self._addresses or remote in self._own):
+        here = is_loopback(remote) or (entry.netns, remote) in self._addresses
+        if whole and here and cluster is not None and cluster.alone(entry.local.uid):
+            return replace(entry.local, process="", attribution="netns")  # nobody but the pod itself
+        if whole and (here or remote in self._own):
             return NODE if cluster is None else cluster.here
         unknown = UNKNOWN if cluster is not None and entry.network is None else EXTERNAL
         return self._cidrs.owner(remote, entry.raddr_bits) or unknown

@@ -111,6 +111,11 @@ class ClusterNames:
         """Whether a pod has ended: what it had may be somebody else's."""
         return self.index.gone(uid)
 
+    def alone(self, uid: str) -> bool:
+        """Whether a pod has a network namespace of its own."""
+        pod = self.index.pod(uid)
+        return pod is not None and not pod.host_network
+
     @property
     def here(self) -> Owner:
         """This node."""
