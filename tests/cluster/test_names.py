@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +189,25 @@ def test_names_that_come_after_the_traffic(instance: str, two: tuple[Node, Node]
         assert both_ends(after) == ("prod/client/client", "prod/server/server", "address")
         assert after["network_name"] == "prod/blue"
         assert page.sum(SENT, destination_port=pair.port) == 1512
+
+
+def test_by_kubeconfig(instance: str, two: tuple[Node, Node], access: Access, tmp_path: Path) -> None:
+    """The context that is named, not the current one, which leads nowhere."""
+    here, there = two
+    client, server = here.pod("client"), there.pod("server")
+    control, token = here.cluster.control, access("node-a")[3]
+    user = {"name": "weir", "user": {"token": Path(token).read_text()}}
+    clusters = [
+        {"name": "here", "cluster": {"server": control.url, "certificate-authority": str(control.ca)}},
+        {"name": "nowhere", "cluster": {"server": "https://127.0.0.1:9"}},
+    ]
+    contexts = [{"name": name, "context": {"cluster": name, "user": "weir"}} for name in ("here", "nowhere")]
+    config = tmp_path / "kubeconfig"
+    config.write_text(json.dumps({
+        "apiVersion": "v1", "kind": "Config", "clusters": clusters, "users": [user],
+        "contexts": contexts, "current-context": "nowhere",
+    }))  # fmt: skip
+    options = ("--kubeconfig", str(config), "--kube-context", "here", "--node-name", "node-a")
+    with Agent(instance, namespaces(client), *options, *PODS).ready() as agent:
+        found = talk(agent, client, server, server.netns, 1)
+    assert both_ends(found["source"]) == ("prod/client/client", "prod/server/server", "address")
