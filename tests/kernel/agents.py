@@ -212,6 +212,13 @@ def own_instance() -> Iterator[str]:
     nothing_left(name, before)
 
 
+def sweep_instances() -> None:
+    """Unloads what test runs left that were killed."""
+    for left in mounts.RUN.glob(PREFIX + "*"):
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            weir("unload", "--instance", left.name)
+
+
 def nothing_left(instance: str, before: set[int] | None = None) -> None:
     """No pins, no files and (of those that are not in ``before``) no program of an instance."""
     assert not pins(instance).exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.agents import own_instance
+from tests.kernel.agents import own_instance, sweep_instances
 from tests.kernel.peers import native
 from tests.kernel.peers.netns import Netns, Wire, cgroup_root, make_cgroup, make_netns, make_wire, sweep
 
@@ -21,6 +21,7 @@ def _ready(tmp_path_factory: pytest.TempPathFactory) -> None:
     if os.geteuid() != 0:
         pytest.skip("the kernel ring needs root (scripts/test asks for it)")
     sweep()
+    sweep_instances()
     os.environ[native.VARIABLE] = str(native.build(tmp_path_factory.mktemp("native")))
 
 
