@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from weir.errors import ConfigError
+from weir.identity.kube import api
 from weir.identity.kube.api import Access
 from weir.identity.kube.objects import Partial, PodObject
 from weir.identity.kube.reflector import Reflector, RequestError, Resource, explain, lines
@@ -112,8 +113,8 @@ def started(script: Script) -> Iterator[Callable[..., tuple[Reflector[PodObject]
     def start(*answers: Answer, **more: Any) -> tuple[Reflector[PodObject], Pods]:
         script.answers = list(answers)
         pods = Pods()
-        api = Access(server=script.url).open()
-        reflector = Reflector(api, pods.resource(**more), jitter=lambda: -0.49)
+        opened = Access(server=script.url).open()
+        reflector = Reflector(opened, pods.resource(**more), jitter=lambda: -0.49)
         running.append(reflector)
         reflector.start()
         return reflector, pods
@@ -215,9 +216,26 @@ def test_metadata_only(script: Script, started: Callable[..., Any]) -> None:
 def test_the_token_is_sent_and_read_again(script: Script, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("first\n", encoding="ascii")
-    api = Access(server=script.url, token_file=str(token)).open()
-    api.get("/version", {}).read()
+    opened = Access(server=script.url, token_file=str(token)).open()
+    opened.get("/version", {}).read()
     assert script.heads[0]["authorization"] == "Bearer first"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_pods_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """What the kubelet mounts and sets; no more of the official client is imported than is needed."""
+    monkeypatch.setattr(api, "SERVICE_ACCOUNT", tmp_path)
+    assert not Access().wanted
+    (tmp_path / "token").write_text("t0ken")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert Access().wanted
+    with pytest.raises(ConfigError, match=r"ca\.crt cannot be read"):
+        Access().open()
+    (tmp_path / "ca.crt").write_text("")
+    found = Access().open()
+    assert found.server == ("https://[::1]:443" if host == "::1" else "https://127.0.0.1:443")
+    assert found._headers() == {"Authorization": "Bearer t0ken"}
 
 
 @pytest.mark.parametrize(
@@ -227,7 +245,7 @@ def test_the_token_is_sent_and_read_again(script: Script, tmp_path: Path) -> Non
         (Access(server="https://a", token_file="/nowhere"), "--token-file /nowhere: No such file"),
         (Access(server="https://a", ca_file="/nowhere"), "--ca-file /nowhere: cannot be read"),
         (Access(kubeconfig="/nowhere"), "--kubeconfig /nowhere: "),
-        (Access(), "service account "),
+        (Access(), "service account: "),
     ],
 )
 def test_settings_that_cannot_be(access: Access, words: str) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the Kubernetes API is reached: configuration and transport are the official client's.
+"""How the Kubernetes API is reached: by a service account's token, or by what a kubeconfig says.
 
-Its modules take 30 MB and half a second, so they are imported where a cluster is asked for.
+A kubeconfig has many forms of credentials, which the official client knows. Its modules take 20 MB and half a
+second, so they are imported for a kubeconfig only; for a token and a CA file urllib3 does, its transport.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_EVERY = 60.0
 
+Headers = Callable[[], Mapping[str, str]]
+
 
 @dataclass(frozen=True)
 class Access:
@@ -38,23 +41,16 @@ class Access:
         return bool(self.kubeconfig or self.server) or in_cluster()
 
     def open(self) -> Api:
-        """ConfigError, one line, where a file or setting cannot be."""
-        if self.server:
-            return Api(_explicit(self))
-        from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-
-        configuration = _configuration()
-        try:
-            if self.kubeconfig:
-                load_kube_config(self.kubeconfig, self.context or None, configuration)  # type: ignore[no-untyped-call]
-            else:
-                load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-        except (ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            what = (
-                f"--kubeconfig {self.kubeconfig}" if self.kubeconfig else f"service account {SERVICE_ACCOUNT}"
-            )
-            raise ConfigError(f"{what}: {' '.join(str(error).split()) or type(error).__name__}") from None
-        return Api(configuration)
+        """ConfigError, one line, where a file or setting cannot be; ImportError without the libraries."""
+        if self.kubeconfig:
+            return _by_kubeconfig(self.kubeconfig, self.context)
+        if not self.server:
+            return _in_cluster()
+        if not self.server.startswith(("https://", "http://")):
+            raise ConfigError(f"--api-server {self.server}: write it as https://HOST:PORT")
+        if self.ca_file and not os.access(self.ca_file, os.R_OK):
+            raise ConfigError(f"--ca-file {self.ca_file}: cannot be read")
+        return _by_token(self.server.rstrip("/"), self.token_file, self.ca_file, "--token-file ")
 
 
 def in_cluster() -> bool:
@@ -62,36 +58,50 @@ def in_cluster() -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").exists()
 
 
-def _configuration() -> Any:
+def _in_cluster() -> Api:
+    """https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/"""
+    token, authority = SERVICE_ACCOUNT / "token", SERVICE_ACCOUNT / "ca.crt"
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
+    if not host or not port:
+        raise ConfigError("service account: KUBERNETES_SERVICE_HOST and _PORT are not set; is this a pod?")
+    if not os.access(authority, os.R_OK):
+        raise ConfigError(f"service account: {authority} cannot be read; mount its token into the pod")
+    shown = f"[{host}]" if ":" in host else host
+    return _by_token(f"https://{shown}:{port}", str(token), str(authority), "service account: ")
+
+
+def _by_token(server: str, token_file: str, ca_file: str, called: str) -> Api:
+    from urllib3 import PoolManager
+
+    pool = PoolManager(cert_reqs="CERT_REQUIRED", ca_certs=ca_file or None, num_pools=2, maxsize=8)
+    if not token_file:
+        return Api(server, pool, dict)
+    read = _token_reader(Path(token_file), called)
+    read()
+    return Api(server, pool, lambda: {"Authorization": f"Bearer {read()}"})
+
+
+def _by_kubeconfig(path: str, context: str) -> Api:
     from kubernetes.client import Configuration
+    from kubernetes.client.rest import RESTClientObject
+    from kubernetes.config import ConfigException, load_kube_config
 
-    configuration = Configuration()
+    configuration: Any = Configuration()
     configuration.retries = False  # the reflectors try again, with their own patience
-    return configuration
+    try:
+        load_kube_config(path, context or None, configuration)  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"--kubeconfig {path}: {why}") from None
+
+    def headers() -> dict[str, str]:
+        settings = configuration.auth_settings().values()
+        return {s["key"]: s["value"] for s in settings if s.get("in") == "header" and s.get("value")}
+
+    return Api(str(configuration.host), RESTClientObject(configuration).pool_manager, headers)
 
 
-def _explicit(access: Access) -> Any:
-    configuration = _configuration()
-    if not access.server.startswith(("https://", "http://")):
-        raise ConfigError(f"--api-server {access.server}: write it as https://HOST:PORT")
-    configuration.host = access.server.rstrip("/")
-    if access.ca_file:
-        if not os.access(access.ca_file, os.R_OK):
-            raise ConfigError(f"--ca-file {access.ca_file}: cannot be read")
-        configuration.ssl_ca_cert = access.ca_file
-    if access.token_file:
-        read = _token_reader(Path(access.token_file))
-        configuration.api_key_prefix["BearerToken"] = "Bearer"
-
-        def refresh(configuration: Any) -> None:
-            configuration.api_key["BearerToken"] = read()
-
-        refresh(configuration)
-        configuration.refresh_api_key_hook = refresh
-    return configuration
-
-
-def _token_reader(path: Path, clock: Callable[[], float] = time.monotonic) -> Callable[[], str]:
+def _token_reader(path: Path, called: str, clock: Callable[[], float] = time.monotonic) -> Callable[[], str]:
     """The file's text, read again once a minute: tokens are rotated."""
     known, due = "", float("-inf")
 
@@ -102,7 +112,7 @@ def _token_reader(path: Path, clock: Callable[[], float] = time.monotonic) -> Ca
                 known = path.read_text(encoding="ascii").strip()
             except (OSError, ValueError) as error:
                 if not known:
-                    raise ConfigError(f"--token-file {path}: {getattr(error, 'strerror', error)}") from None
+                    raise ConfigError(f"{called}{path}: {getattr(error, 'strerror', error)}") from None
             due = clock() + _TOKEN_EVERY
         return known
 
@@ -110,18 +120,12 @@ def _token_reader(path: Path, clock: Callable[[], float] = time.monotonic) -> Ca
 
 
 class Api:
-    """GET requests; one connection pool. ``configuration`` is the official client's."""
+    """GET requests; one connection pool (urllib3's). ``headers`` are asked for at each request."""
 
-    def __init__(self, configuration: Any) -> None:
-        from kubernetes.client.rest import RESTClientObject
-
-        self._configuration = configuration
-        self._pool = RESTClientObject(configuration).pool_manager
-
-    @property
-    def server(self) -> str:
-        """The API's URL."""
-        return str(self._configuration.host)
+    def __init__(self, server: str, pool: Any, headers: Headers) -> None:
+        self.server = server
+        self._pool = pool
+        self._headers = headers
 
     def get(
         self, path: str, query: Mapping[str, str], accept: str = "application/json", timeout: float = 30.0
@@ -129,12 +133,9 @@ class Api:
         """A response that is not read yet; ``timeout`` (seconds) is for connecting and between two reads."""
         from urllib3 import Timeout
 
-        headers = {"Accept": accept, "User-Agent": "weir"}
-        for setting in self._configuration.auth_settings().values():
-            if setting.get("in") == "header" and setting.get("value"):
-                headers[setting["key"]] = setting["value"]
+        headers = {"Accept": accept, "User-Agent": "weir", **self._headers()}
         response: HTTPResponse = self._pool.request(
-            "GET", self._configuration.host + path, fields=dict(query), headers=headers,
-            preload_content=False, timeout=Timeout(connect=10.0, read=timeout), redirect=False,
+            "GET", self.server + path, fields=dict(query), headers=headers, preload_content=False,
+            timeout=Timeout(connect=10.0, read=timeout), redirect=False, retries=False,
         )  # fmt: skip
         return response
