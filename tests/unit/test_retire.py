@@ -203,3 +203,44 @@ def test_a_slot_freed_behind_its_back_is_forgotten() -> None:
     table.slots["active_ns"][1] = active
     table.step()
     assert (table.states(), table.said) == ({1: RETIRING}, [])
+
+
+def test_what_is_cut_off_is_kept_for_a_while() -> None:
+    """Its last counts are to be scraped; nothing new finds it from now on."""
+    table = Table(idle=1000)
+    table.put(7, silent=0)
+    table.retirer.cut([7, 8], table.now)
+    assert (table.maps.forgotten, table.slots["state"][7], table.slots["state"][8]) == ([7], RETIRING, FREE)
+    for _ in range(3):
+        table.step(90)
+    assert table.said == []
+    table.step(31)  # 301 s: marked, and freed a drain later
+    table.step()
+    assert table.said == [(7, None)]
+    table.put(7, silent=5000)  # used again: as any other
+    table.step()
+    table.step()
+    table.step()
+    assert table.said == [(7, None)] * 2
+
+
+def test_what_is_kept_does_not_hold_up_the_others() -> None:
+    table = Table(3000, idle=1000)
+    kept = range(1, 601)
+    for index in kept:
+        table.put(index, silent=0)
+    table.retirer.cut(kept, table.now)
+    table.put(700, silent=5000)
+    for _ in range(3):
+        table.step()
+    assert table.said == [(700, None)]
+
+
+def test_what_is_kept_goes_first_when_slots_run_short() -> None:
+    table = Table(10, idle=1000)
+    for index in range(1, 10):
+        table.put(index, silent=0)
+    table.retirer.cut([3], table.now)
+    table.step()
+    table.step()
+    assert table.said == [(3, None)]

@@ -64,10 +64,8 @@ class Retirer:
                 self._kept[index] = now_ns + min(self._idle_ns, _KEPT_NS)
 
     def _finish(self, drain: Drain, series: Series) -> None:
-        for row in np.flatnonzero(drain.slots["state"] == RETIRING)[:_BATCH]:
+        for row in self._leaving(drain)[:_BATCH]:
             index, active = int(drain.indexes[row]), int(drain.slots["active_ns"][row])
-            if self._kept.get(index, 0) > drain.monotonic_ns and not self._pressed(drain):
-                continue
             if self._marked.get(index) != active or drain.slots["live"][row]:
                 self._marked[index] = active  # counted once more (or marked by an agent before this one)
                 continue
@@ -77,6 +75,13 @@ class Retirer:
                 del self._marked[index]
                 self._kept.pop(index, None)
                 self.retired += 1
+
+    def _leaving(self, drain: Drain) -> list[int]:
+        """Row numbers of slots that may be freed: not those that are kept for a while."""
+        rows: list[int] = np.flatnonzero(drain.slots["state"] == RETIRING).tolist()
+        if not self._kept or self._pressed(drain):
+            return rows
+        return [r for r in rows if self._kept.get(int(drain.indexes[r]), 0) <= drain.monotonic_ns]
 
     def _mark(self, drain: Drain) -> None:
         slots = self._side.maps.slots

@@ -40,13 +40,15 @@ def begin(program: Program, fd: int, map_fd: int, folder: Path, scope: Iterable[
             attach_here()
         else:
             return NOT_YET
+        for number, link in enumerate(links):
+            bpf.pin(link, str(folder / "links" / (f"{program.name}-{number}" if number else program.name)))
     except KernelError as error:
         return str(error) if in_use() else NOT_YET
     except OSError as error:
         return f"{program.name} ({program.hook}) cannot be attached: {error.strerror}"
-    for number, link in enumerate(links):
-        bpf.pin(link, str(folder / "links" / (f"{program.name}-{number}" if number else program.name)))
-        os.close(link)
+    finally:
+        for link in links:
+            os.close(link)
     with suppress(OSError):  # no ctnetlink here: connections older than Weir keep what they dialled
         _in(scope, lambda: _learn(map_fd))
     return ""
