@@ -143,6 +143,14 @@ def possible(variant: str) -> str:
     return variant
 
 
+def _may_be_down(types: str, nat: object) -> set[str]:
+    """Planes that this kernel cannot have, and that no test asked for by name."""
+    if types == "headers":
+        return {"discovery", "nat"}
+    features = Features(Btf.from_file())
+    return set() if nat != "auto" or features.kprobes or features.netfilter_links else {"nat"}
+
+
 @contextlib.contextmanager
 def watching(*netns: Netns, variant: str = "auto", **options: object) -> Iterator[Watch]:
     """Load for these namespaces only; everything is removed at the end."""
@@ -153,7 +161,7 @@ def watching(*netns: Netns, variant: str = "auto", **options: object) -> Iterato
     try:
         facts = side.load(instance, replace(wanted, **options), cgroup2)  # type: ignore[arg-type]
         down = {name for name, why in facts["planes"].items() if why}
-        assert down <= ({"discovery"} if facts["types"] == "headers" else set()), facts
+        assert down <= _may_be_down(facts["types"], options.get("nat", "auto")), facts
         kernel = KernelSide(instance)
         try:
             yield Watch(instance, kernel)
