@@ -168,8 +168,11 @@ def test_changes_name_what_must_be_looked_up_again() -> None:
     assert index.take_changes() == Changes(frozenset(IPS[:2]), frozenset("a"))
     index.put_pod(pod("a", ("", IPS[2])))
     assert index.take_changes().addresses == set(IPS[:3])
-    index.put_service(Service("s", "prod", "web", (IPS[3],), ((6, 30080),)))
     index.put_node(Node("n", "node-a", (IPS[4],)))
+    assert index.take_changes().addresses == {IPS[4]}
+    index.put_service(Service("c", "prod", "inner", (IPS[5],)))
+    assert index.take_changes().addresses == {IPS[5]}
+    index.put_service(Service("s", "prod", "web", (IPS[3],), ((6, 30080),)))  # can be dialled at the node
     assert index.take_changes().addresses == {IPS[3], IPS[4]}
     index.put_service(Service("s", "prod", "web", (IPS[3],), ((6, 30080),)))
     assert index.take_changes() == Changes(frozenset(), frozenset())

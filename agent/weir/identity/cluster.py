@@ -82,7 +82,7 @@ def connect(
         api = where.open()
     except ImportError as error:
         raise ConfigError(
-            f"the Kubernetes API needs {error.name}: pip install 'weir-agent[kubernetes]'"
+            f"the Kubernetes API needs {error.name}: pip install 'weir-agent[kubernetes]', or --no-kubernetes"
         ) from None
     node = node or socket.gethostname()
     index = ClusterIndex()

@@ -224,6 +224,8 @@ class ClusterIndex:
 
     def _touch_service(self, keys: set[Dialled | ServiceName]) -> None:
         self._addresses |= {key for key in keys if isinstance(key, bytes)}
+        if any(isinstance(key, tuple) and isinstance(key[0], int) for key in keys):  # dialled at any node
+            self._addresses.update(*(node.addresses for node in self._nodes.by_uid.values()))
 
     def _hasten(self) -> None:
         if self._pods.lost:

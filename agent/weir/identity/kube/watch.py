@@ -73,10 +73,8 @@ class ClusterWatch:
             reflector.start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until everything was listed once, or the pods of this node were, at most so long."""
-        until = self._clock() + seconds
-        pods = self._reflectors[0]
-        return pods.near.wait(max(0.0, until - self._clock()))
+        """Wait for the pods of this node, at most so long; whether they are there."""
+        return self._reflectors[0].near.wait(seconds)
 
     def stop(self) -> None:
         """End; the threads are daemons and go with the process at the latest."""
