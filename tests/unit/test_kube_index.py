@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.synthetic import Clock
 from weir.identity.cidrs import packed
@@ -20,7 +20,7 @@ NETWORKS = ["", "prod/sriov-a", "prod/macvlan-b"]
 
 def pod(uid: str, *addresses: tuple[str, bytes], **more: object) -> Pod:
     made = Pod(uid, "prod", f"pod-{uid}", "node-a", "web", "Deployment", addresses=addresses)
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(made, **more)
 
 
 #: What the clocks of nodes show when CLOCK_MONOTONIC is 0.
@@ -181,16 +181,19 @@ def test_changes_name_what_must_be_looked_up_again() -> None:
     assert found.name == "web"
 
 
-def test_what_a_list_does_not_have_is_gone() -> None:
+def test_what_is_deleted_is_gone() -> None:
     clock = Clock()
     index = index_of(clock, grace=10)
     for uid, node in (("a", "node-a"), ("b", "node-a"), ("c", "node-b")):
         index.put_pod(pod(uid, node=node))
-    index.keep_pods("node-a", {"a"})
+    assert index.known_pods() == {"a", "b", "c"}
+    index.delete_pod("b")
+    assert index.known_pods() == {"a", "c"}
     index.put_service(Service("s", "prod", "web", (IPS[3],)))
-    index.keep_services(set())
     index.put_node(Node("n", "node-a", (IPS[4],)))
-    index.keep_nodes(set())
+    assert (index.known_services(), index.known_nodes()) == ({"s"}, {"n"})
+    index.delete_service("s")
+    index.delete_node("n")
     clock.now += 11
     index.expire()
     assert index.sizes() == {"pods": 2, "services": 0, "nodes": 0, "endpointslices": 0}

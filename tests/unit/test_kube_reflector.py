@@ -97,13 +97,13 @@ class Pods:
         def put(item: PodObject) -> None:
             self.names.add(item.metadata.name)
 
-        def delete(item: PodObject) -> None:
-            self.names.discard(item.metadata.name)
+        def delete(uid: str) -> None:
+            self.names.discard(uid.removeprefix("uid-"))
 
-        def keep(uids: set[str]) -> None:
-            self.names = {name for name in self.names if f"uid-{name}" in uids}
+        def known() -> set[str]:
+            return {f"uid-{name}" for name in self.names}
 
-        return Resource("pods", "/api/v1/pods", PodObject, put, delete, keep, **more)
+        return Resource("pods", "/api/v1/pods", PodObject, put, delete, known, **more)
 
 
 @pytest.fixture

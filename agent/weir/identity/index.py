@@ -152,10 +152,11 @@ class Identity:
         """Edges of old that the API's news may be about, where they are on the way to other names."""
         assert self._cluster is not None
         changes = self._cluster.take_changes()
-        pods = {slot for uid in changes.uids for slot in self._by_pod.get(uid, ())}
+        uids = self._by_pod.keys() if changes.everything else changes.uids
+        pods = {slot for uid in uids for slot in self._by_pod.get(uid, ())}
         for slot in pods - added.keys():
             self._local_again(slot, self._entries[slot])
-        towards = self._remotes.towards(changes.addresses)
+        towards = self._remotes.towards(None if changes.everything else changes.addresses)
         retiring = set(drain.indexes[drain.slots["state"] == RETIRING].tolist())
         concerned = {slot: self._entries[slot] for slot in pods} | towards
         for slot, entry in concerned.items():

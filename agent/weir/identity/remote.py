@@ -142,10 +142,10 @@ class Remotes:
             for slots in self._edges.get(path, {}).values():
                 yield from slots.items()
 
-    def towards(self, addresses: Collection[bytes]) -> dict[int, Entry]:
-        """Edges to these remote addresses, by slot."""
+    def towards(self, addresses: Collection[bytes] | None) -> dict[int, Entry]:
+        """Edges to these remote addresses (None: to all), by slot."""
         found: dict[int, Entry] = {}
-        for address in addresses:
+        for address in self._by_remote if addresses is None else addresses:
             found |= self._by_remote.get(address, {})
         return found
 

@@ -28,10 +28,11 @@ Workload = tuple[str, str]
 
 @dataclass(frozen=True)
 class Changes:
-    """Addresses and pods that may have other names since the last time."""
+    """Addresses and pods that may have other names since the last time; ``everything``: too many to tell."""
 
     addresses: frozenset[bytes]
     uids: frozenset[str]
+    everything: bool = False
 
 
 def _service_keys(service: Service) -> Iterable[Dialled | ServiceName]:
@@ -76,12 +77,10 @@ class ClusterIndex:
             self._pods.delete(uid)
         self._hasten()
 
-    def keep_pods(self, node: str | None, uids: set[str]) -> None:
-        """After a list: pods (of one node, or all) that it did not have are gone."""
+    def known_pods(self) -> set[str]:
+        """Uids of those that are not gone."""
         with self._lock:
-            for uid in self._pods.missing(uids, node):
-                self._pods.delete(uid)
-        self._hasten()
+            return self._pods.known()
 
     def expire(self) -> None:
         """Forget pods whose grace time is over; once in a drain."""
@@ -98,10 +97,10 @@ class ClusterIndex:
         with self._lock:
             self._touch_service(self._services.remove(uid))
 
-    def keep_services(self, uids: set[str]) -> None:
-        """After a list: others are gone."""
-        for uid in set(self._services.by_uid) - uids:
-            self.delete_service(uid)
+    def known_services(self) -> set[str]:
+        """Uids."""
+        with self._lock:
+            return set(self._services.by_uid)
 
     def put_slice(self, item: Slice) -> None:
         """Some of a service's endpoints, as they are now."""
@@ -113,10 +112,10 @@ class ClusterIndex:
         with self._lock:
             self._touch_backends(self._slices.remove(uid))
 
-    def keep_slices(self, uids: set[str]) -> None:
-        """After a list: others are gone."""
-        for uid in set(self._slices.by_uid) - uids:
-            self.delete_slice(uid)
+    def known_slices(self) -> set[str]:
+        """Uids."""
+        with self._lock:
+            return set(self._slices.by_uid)
 
     def _touch_backends(self, services: set[ServiceName]) -> None:
         for name in services:
@@ -129,8 +128,8 @@ class ClusterIndex:
         name = service.namespace, service.name
         with self._lock:
             if name not in self._backends:
-                uids = {uid for item in self._slices.holders(name) for uid in item.pods}
-                pods = [self._pods.pod(uid) for uid in uids]
+                numbers = {number for item in self._slices.holders(name) for number in item.pods}
+                pods = [self._pods.numbered(number) for number in numbers]
                 found = {self.workload(pod) if pod else None for pod in pods}
                 if None in found:
                     return None  # a pod that we have not heard of yet
@@ -147,10 +146,10 @@ class ClusterIndex:
         with self._lock:
             self._addresses |= self._nodes.remove(uid)
 
-    def keep_nodes(self, uids: set[str]) -> None:
-        """After a list: others are gone."""
-        for uid in set(self._nodes.by_uid) - uids:
-            self.delete_node(uid)
+    def known_nodes(self) -> set[str]:
+        """Uids."""
+        with self._lock:
+            return set(self._nodes.by_uid)
 
     def put_job(self, namespace: str, name: str, cron: str) -> None:
         """A Job of a CronJob ("" for one that is none's). It is remembered after its end, as its pods are."""
@@ -203,9 +202,9 @@ class ClusterIndex:
     def take_changes(self) -> Changes:
         """What changed since the last call."""
         with self._lock:
-            pods = self._pods
-            changes = Changes(frozenset(self._addresses | pods.addresses), frozenset(pods.uids))
-            self._addresses, pods.addresses, pods.uids = set(), set(), set()
+            addresses, uids, everything = self._pods.take()
+            changes = Changes(frozenset(self._addresses | addresses), frozenset(uids), everything)
+            self._addresses = set()
             return changes
 
     def take_lost(self) -> frozenset[bytes]:

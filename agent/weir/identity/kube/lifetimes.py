@@ -9,75 +9,65 @@ from heapq import heappop, heappush
 
 from weir.identity.kube.pods import Pod
 from weir.identity.kube.stays import ALWAYS, NEVER, Holder, Stay, holder, settles
-from weir.identity.kube.table import Table
+from weir.identity.kube.store import Address, Kept, Name, PodStore
 
-Address = tuple[str, bytes]
-#: (namespace, name) of a Job, or (node, PCI or MAC address) of a virtual function
-Name = tuple[str, str]
-
-
-def _keys(pod: Pod) -> Iterable[Address | Name]:
-    yield from pod.addresses
-    if pod.kind == "Job":
-        yield pod.namespace, pod.workload
-    for attachment in pod.attachments:
-        for name in filter(None, (attachment.pci_address, attachment.mac)):
-            yield pod.node, name
+#: More than this is told as "everything": the first list of a large cluster.
+_MAX_NEWS = 8192
 
 
 class Lifetimes:
     """Pods, also those that went less than ``grace`` seconds ago.
 
     ``clock`` is CLOCK_MONOTONIC, as the kernel side's times; ``wall`` is what the API's times are compared
-    with when they are heard. What changed is collected until :meth:`take`: ``addresses`` and ``uids`` that
-    may have other names, and ``lost`` addresses, which somebody was known to have and has no more.
+    with when they are heard. What changed is collected until :meth:`take`. ``lost`` are addresses which
+    somebody was known to have and has no more.
     """
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float], grace: float) -> None:
         self._clock = clock
         self._wall = wall
         self._grace = grace
-        self.pods: Table[Pod, Address | Name] = Table(_keys)
-        self._stays: dict[str, Stay] = {}
+        self._store = PodStore()
         self._static: dict[str, str] = {}
         self._gone: dict[str, float] = {}  # until when they can be found
         self._due: deque[tuple[float, str]] = deque()
         self._settling: list[tuple[float, str]] = []
-        self.addresses: set[bytes] = set()
-        self.uids: set[str] = set()
+        self._addresses: set[bytes] = set()
+        self._uids: set[str] = set()
+        self._everything = False
         self.lost: set[bytes] = set()
 
     def __len__(self) -> int:
-        return len(self.pods)
+        return len(self._store)
 
     def put(self, pod: Pod) -> None:
         """A pod as it is now."""
-        before = self.pods.by_uid.get(pod.uid)
-        if before == pod and pod.uid not in self._gone:
+        before = self._store.get(pod.uid)
+        if before is not None and before.pod == pod and pod.uid not in self._gone:
             return
-        keys = {*(before.addresses if before else ()), *pod.addresses}
+        keys = {*(before.pod.addresses if before else ()), *pod.addresses}
         held = {key: self.at(*key) for key in keys}
-        self._stays[pod.uid] = self._stay(pod, before)
+        stay = self._stay(pod, before)
         self._gone.pop(pod.uid, None)
-        self.pods.put(pod)
+        self._store.put(pod, stay)
         if pod.local_uid:
             self._static[pod.local_uid] = pod.uid
         self._changed(pod.uid, held)
         if any(not self.at(*key).sure for key in pod.addresses):
-            heappush(self._settling, (settles(self._stays[pod.uid]), pod.uid))
+            heappush(self._settling, (settles(stay), pod.uid))
 
-    def _stay(self, pod: Pod, before: Pod | None) -> Stay:
+    def _stay(self, pod: Pod, before: Kept | None) -> Stay:
         now = self._clock()
         offset = now - self._wall()
         stay = Stay(now, min(now, pod.since + offset) if pod.since else now, pod.exact)
-        old = self._stays.get(pod.uid)
-        if before is None or old is None:
+        if before is None:
             if pod.leaving < ALWAYS:
                 stay.leaving = min(now, pod.leaving + offset)
             if not pod.running:
                 stay.gone = NEVER  # its end was before we came: nobody knows when
             return stay
-        if before.addresses:
+        old = before.stay
+        if before.pod.addresses:
             stay.heard = old.heard
             if old.exact == pod.exact:
                 stay.since = min(old.since, stay.since)
@@ -89,11 +79,13 @@ class Lifetimes:
 
     def delete(self, uid: str) -> None:
         """A pod is gone; it can be found for the grace time."""
-        if uid not in self.pods.by_uid or uid in self._gone:
+        kept = self._store.get(uid)
+        if kept is None or uid in self._gone:
             return
-        now, stay = self._clock(), self._stays[uid]
-        held = {key: self.at(*key) for key in self.pods.by_uid[uid].addresses}
+        now, (pod, stay) = self._clock(), kept
+        held = {key: self.at(*key) for key in pod.addresses}
         stay.gone, stay.leaving = min(stay.gone, now), min(stay.leaving, now)
+        self._store.put(pod, stay)
         self._gone[uid] = now + self._grace
         self._due.append((now + self._grace, uid))
         heappush(self._settling, (settles(stay), uid))
@@ -101,27 +93,25 @@ class Lifetimes:
 
     def with_device(self, node: str, name: str) -> Pod | None:
         """Who has a virtual function of a node now, by its PCI or MAC address."""
-        holders = self.pods.holders((node, name))
+        holders = self._store.named((node, name))
         return next((pod for pod in reversed(holders) if not self.gone(pod.uid)), None)
 
     def touch_job(self, job: Name) -> None:
         """The pods of a Job may have another name."""
-        self.uids |= {pod.uid for pod in self.pods.holders(job)}
+        self._tell((), (pod.uid for pod in self._store.named(job)))
 
-    def missing(self, uids: set[str], node: str | None) -> list[str]:
-        """Pods (of one node, or all) that a list did not have."""
-        return [
-            uid for uid, pod in self.pods.by_uid.items()
-            if uid not in uids and uid not in self._gone and (node is None or pod.node == node)
-        ]  # fmt: skip
+    def known(self) -> set[str]:
+        """Uids of all that are not gone."""
+        return {kept.pod.uid for kept in self._store} - self._gone.keys()
 
     def expire(self) -> None:
         """Forget pods whose grace time is over; what nobody was sure of is to be looked up again."""
         now = self._clock()
         while self._settling and self._settling[0][0] <= now:
             _, uid = heappop(self._settling)
-            if uid in self.pods.by_uid:
-                self.addresses |= {address for _, address in self.pods.by_uid[uid].addresses}
+            kept = self._store.get(uid)
+            if kept is not None:
+                self._tell(address for _, address in kept.pod.addresses)
         while self._due and self._due[0][0] <= now:
             until, uid = self._due.popleft()
             if self._gone.get(uid) == until:  # else it came back
@@ -129,16 +119,24 @@ class Lifetimes:
 
     def _forget(self, uid: str) -> None:
         del self._gone[uid]
-        pod = self.pods.by_uid[uid]
+        kept = self._store.get(uid)
+        if kept is None:
+            return
+        pod = kept.pod
         if self._static.get(pod.local_uid) == uid:
             del self._static[pod.local_uid]
-        self.pods.remove(uid)
-        del self._stays[uid]
+        self._store.remove(uid)
         self._changed(uid, dict.fromkeys(pod.addresses, Holder(None, sure=True)))
 
     def pod(self, uid: str) -> Pod | None:
         """By uid, also a static pod's local one."""
-        return self.pods.by_uid.get(uid) or self.pods.by_uid.get(self._static.get(uid, ""))
+        kept = self._store.get(uid) or self._store.get(self._static.get(uid, ""))
+        return kept.pod if kept else None
+
+    def numbered(self, number: int) -> Pod | None:
+        """By its uid's number."""
+        kept = self._store.numbered(number)
+        return kept.pod if kept else None
 
     def gone(self, uid: str) -> bool:
         """Whether a pod that was known has ended or was deleted."""
@@ -147,16 +145,27 @@ class Lifetimes:
 
     def at(self, network: str, address: bytes, born: float | None = None) -> Holder:
         """Who had an address when something to it began (seconds of ``clock``; None: who has it now)."""
-        pods = self.pods.holders((network, address))
         now = self._clock()
-        stays = [(pod, self._stays[pod.uid]) for pod in pods]
-        return holder(stays, now if born is None else born, now)
+        return holder(self._store.at(network, address), now if born is None else born, now)
 
     def _changed(self, uid: str, held: dict[Address, Holder]) -> None:
-        self.uids.add(uid)
+        self._tell((key[1] for key in held), (uid,))
         for key, (pod, _) in held.items():
-            self.addresses.add(key[1])
             if pod is not None:
                 now = self.at(*key).pod
                 if now is None or now.uid != pod.uid:
                     self.lost.add(key[1])
+
+    def _tell(self, addresses: Iterable[bytes] = (), uids: Iterable[str] = ()) -> None:
+        if not self._everything:
+            self._addresses.update(addresses)
+            self._uids.update(uids)
+            if len(self._addresses) + len(self._uids) > _MAX_NEWS:
+                self.take()
+                self._everything = True
+
+    def take(self) -> tuple[set[bytes], set[str], bool]:
+        """Addresses and uids that may have other names since the last time, and whether all may have."""
+        taken = self._addresses, self._uids, self._everything
+        self._addresses, self._uids, self._everything = set(), set(), False
+        return taken

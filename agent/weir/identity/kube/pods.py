@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import msgspec
 
 from weir.identity.cidrs import packed
 from weir.identity.kube.networks import Attachment, attachments
@@ -27,8 +30,7 @@ _PROTOCOLS = {"TCP": 6, "UDP": 17}
 _MAX_ADDRESSES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(msgspec.Struct, frozen=True):
     """One pod. ``kind`` is its workload's; ``addresses`` are (network, 16 bytes), none for a host's network.
 
     ``running`` is False once it has ended: its addresses may be another pod's by then. ``local_uid`` is a
@@ -48,7 +50,7 @@ class Pod:
     running: bool = True
     addresses: tuple[tuple[str, bytes], ...] = ()
     attachments: tuple[Attachment, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = {}
     local_uid: str = ""
     since: float = 0.0
     exact: bool = False
@@ -148,20 +150,30 @@ SERVICE_NAME = "kubernetes.io/service-name"
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Some of a service's endpoints: uids of pods, "" for what is none."""
+    """Some of a service's endpoints: numbers of their pods' uids, packed since there are many."""
 
     uid: str
     namespace: str
     service: str
-    pods: frozenset[str]
+    packed: bytes = b""
+
+    @property
+    def pods(self) -> set[int]:
+        """:func:`number_of` of the pods' uids; what is no pod has that of ""."""
+        return {int.from_bytes(self.packed[at : at + 16], "big") for at in range(0, len(self.packed), 16)}
 
 
 def slice_of(item: SliceObject) -> Slice:
     """One EndpointSlice."""
     meta = item.metadata
     targets = (endpoint.targetRef for endpoint in item.endpoints or ())
-    pods = frozenset(target.uid if target and target.kind == "Pod" else "" for target in targets)
-    return Slice(meta.uid, meta.namespace, (meta.labels or {}).get(SERVICE_NAME, ""), pods)
+    uids = {target.uid if target and target.kind == "Pod" else "" for target in targets}
+    return Slice(meta.uid, meta.namespace, (meta.labels or {}).get(SERVICE_NAME, ""), pack(uids))
+
+
+def pack(uids: Iterable[str]) -> bytes:
+    """Numbers of uids, 16 bytes each."""
+    return b"".join(sorted(number_of(uid).to_bytes(16, "big") for uid in uids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,16 @@ def node_of(item: NodeObject) -> Node:
     return Node(
         item.metadata.uid, item.metadata.name, tuple(dict.fromkeys(filter(None, found)))[:_MAX_ADDRESSES]
     )
+
+
+def number_of(uid: str) -> int:
+    """A uid's number: a UUID's own, else that of a digest."""
+    if len(uid) == 36:
+        try:
+            return int(uid.replace("-", ""), 16)
+        except ValueError:
+            pass
+    return int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=16).digest(), "big")
 
 
 def _packed(text: str) -> bytes:

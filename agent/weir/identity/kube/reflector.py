@@ -53,15 +53,16 @@ class RequestError(Exception):
 class Resource(Generic[T]):
     """What to watch. ``path`` is the collection's, ``name`` what RBAC calls it.
 
-    ``first`` is a field selector for what is listed before all, since it is wanted soonest.
+    ``put`` takes an object, ``delete`` a uid; ``known`` are the uids that a list must have, else they are
+    deleted. ``first`` is a field selector for what is listed before all, since it is wanted soonest.
     """
 
     name: str
     path: str
     kind: type[T]
     put: Callable[[T], None]
-    delete: Callable[[T], None]
-    keep: Callable[[set[str]], None]
+    delete: Callable[[str], None]
+    known: Callable[[], set[str]]
     first: str = ""
     metadata_only: bool = False
 
@@ -130,19 +131,20 @@ class Reflector(threading.Thread, Generic[T]):
 
     def _list(self) -> None:
         if self._resource.first and not self.near.is_set():
-            self._pages({"fieldSelector": self._resource.first})
+            self._pages({"fieldSelector": self._resource.first}, set())
             self.near.set()
-        found, version = self._pages({})
-        self._resource.keep(found)
+        missing = self._resource.known()
+        version = self._pages({}, missing)
+        for uid in missing:
+            self._resource.delete(uid)
         self._version = version
         self.counts["lists"] += 1
         self._alive()
         self.near.set()
         self.synced.set()
 
-    def _pages(self, more: dict[str, str]) -> tuple[set[str], str]:
-        """List and put; what was found, and the version to go on from."""
-        found: set[str] = set()
+    def _pages(self, more: dict[str, str], missing: set[str]) -> str:
+        """List and put, and take what is found from ``missing``; the version to go on from."""
         query = {"limit": str(_PAGE), **more}
         if not self.synced.is_set():
             query["resourceVersion"] = "0"  # from the server's cache: many agents may start at once
@@ -151,10 +153,10 @@ class Reflector(threading.Thread, Generic[T]):
             for raw in page.items or ():
                 item = self._decode(raw)
                 if item is not None:
-                    found.add(item.metadata.uid)
+                    missing.discard(item.metadata.uid)
                     self._resource.put(item)
             if not page.metadata.cont:
-                return found, page.metadata.resourceVersion
+                return page.metadata.resourceVersion
             query["continue"] = page.metadata.cont
             query.pop("resourceVersion", None)
 
@@ -188,7 +190,7 @@ class Reflector(threading.Thread, Generic[T]):
         self._version = item.metadata.resourceVersion
         self.counts["events"] += 1
         if event.type == "DELETED":
-            self._resource.delete(item)
+            self._resource.delete(item.metadata.uid)
         elif event.type != "BOOKMARK":
             self._resource.put(item)
 

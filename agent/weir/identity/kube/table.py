@@ -15,6 +15,35 @@ class _Named(Hashable, Protocol):
 
 T = TypeVar("T", bound=_Named)
 K = TypeVar("K", bound=Hashable)
+#: No tuple
+V = TypeVar("V", bound=int | str)
+
+
+class Holders(Generic[K, V]):
+    """Values by key in the order in which they came; the usual single one takes no container."""
+
+    def __init__(self) -> None:
+        self._held: dict[K, V | tuple[V, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, key: K) -> tuple[V, ...]:
+        """All of a key, the youngest last."""
+        held: V | tuple[V, ...] = self._held.get(key, ())
+        return held if isinstance(held, tuple) else (held,)
+
+    def add(self, key: K, value: V) -> None:
+        """One more; it must not be there yet."""
+        self._held[key] = (*self.get(key), value) if key in self._held else value
+
+    def drop(self, key: K, value: V) -> None:
+        """One less; it must be there."""
+        rest = tuple(other for other in self.get(key) if other != value)
+        if rest:
+            self._held[key] = rest[0] if len(rest) == 1 else rest
+        else:
+            del self._held[key]
 
 
 class Table(Generic[T, K]):
@@ -23,7 +52,7 @@ class Table(Generic[T, K]):
     def __init__(self, keys: Callable[[T], Iterable[K]]) -> None:
         self._keys = keys
         self.by_uid: dict[str, T] = {}
-        self._by_key: dict[K, dict[str, None]] = {}
+        self._holders: Holders[K, str] = Holders()
 
     def put(self, item: T) -> set[K]:
         """Add or replace; the keys whose holders changed."""
@@ -33,9 +62,9 @@ class Table(Generic[T, K]):
         old = set(self._keys(before)) if before is not None else set()
         new = set(self._keys(item))
         for key in old - new:
-            self._drop(key, item.uid)
+            self._holders.drop(key, item.uid)
         for key in new - old:
-            self._by_key.setdefault(key, {})[item.uid] = None
+            self._holders.add(key, item.uid)
         self.by_uid[item.uid] = item
         return old | new
 
@@ -44,18 +73,12 @@ class Table(Generic[T, K]):
         item = self.by_uid.pop(uid, None)
         keys = set(self._keys(item)) if item is not None else set()
         for key in keys:
-            self._drop(key, uid)
+            self._holders.drop(key, uid)
         return keys
 
     def holders(self, key: K) -> list[T]:
         """Who has a key, the youngest holder last."""
-        return [self.by_uid[uid] for uid in self._by_key.get(key, ())]
-
-    def _drop(self, key: K, uid: str) -> None:
-        holders = self._by_key[key]
-        del holders[uid]
-        if not holders:
-            del self._by_key[key]
+        return [self.by_uid[uid] for uid in self._holders.get(key)]
 
     def __len__(self) -> int:
         return len(self.by_uid)
@@ -63,4 +86,4 @@ class Table(Generic[T, K]):
     @property
     def keys(self) -> int:
         """Keys that anybody has."""
-        return len(self._by_key)
+        return len(self._holders)

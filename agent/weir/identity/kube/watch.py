@@ -43,18 +43,15 @@ class ClusterWatch:
         index = self._index
         first = f"spec.nodeName={node}" if node else ""
         return [
-            Resource("pods", "/api/v1/pods", PodObject, self._put_pod,
-                     lambda o: index.delete_pod(o.metadata.uid), lambda uids: index.keep_pods(None, uids),
-                     first=first),
+            Resource("pods", "/api/v1/pods", PodObject, self._put_pod, index.delete_pod,
+                     index.known_pods, first=first),
             Resource("services", "/api/v1/services", ServiceObject,
-                     lambda o: index.put_service(service_of(o)),
-                     lambda o: index.delete_service(o.metadata.uid), index.keep_services),
+                     lambda o: index.put_service(service_of(o)), index.delete_service, index.known_services),
             Resource("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", SliceObject,
-                     lambda o: index.put_slice(slice_of(o)),
-                     lambda o: index.delete_slice(o.metadata.uid), index.keep_slices),
+                     lambda o: index.put_slice(slice_of(o)), index.delete_slice, index.known_slices),
             Resource("nodes", "/api/v1/nodes", NodeObject, lambda o: index.put_node(node_of(o)),
-                     lambda o: index.delete_node(o.metadata.uid), index.keep_nodes),
-            Resource("jobs", "/apis/batch/v1/jobs", Partial, self._put_job, _stay, _stay, metadata_only=True),
+                     index.delete_node, index.known_nodes),
+            Resource("jobs", "/apis/batch/v1/jobs", Partial, self._put_job, _stay, set, metadata_only=True),
         ]  # fmt: skip
 
     def _put_pod(self, item: PodObject) -> None:
