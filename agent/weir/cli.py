@@ -18,7 +18,7 @@ from weir.errors import ConfigError, LoadError, WeirError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_KNOWN = (*(f.name for f in fields(Settings)), "log_level")
+_KNOWN = (*(f.name for f in fields(Settings)), "log_level", "allow", "tls_cert_file", "tls_key_file")
 
 
 def _option(*names: str, **more: Any) -> Callable[[F], F]:
@@ -221,6 +221,34 @@ def unload(instance: str) -> None:
     from weir.pipeline import unload as remove
 
     click.echo("removed" if remove(instance) else "nothing was loaded")
+
+
+@cli.command("kube-cache")
+@_config
+@_option("--listen", default="127.0.0.1:10436", show_default=True, metavar="HOST:PORT", help="Serve here.")
+@_option("--tls-cert-file", default="", metavar="FILE", help="Serve HTTPS with this certificate (chain).")
+@_option("--tls-key-file", default="", metavar="FILE", help="Its private key.")
+@_option(
+    "--allow",
+    multiple=True,
+    metavar="USER",
+    help="Who may read, by token (TokenReview), as"
+    " system:serviceaccount:weir:weir. Repeats.  [default: whoever reaches the port]",
+)
+@_option("--labels", multiple=True, metavar="pod:NAME", help="Labels of pods that agents need. Repeats.")
+@_cluster
+@_option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
+         show_default=True, help="Log lines from this level up.")  # fmt: skip
+def kube_cache(
+    log_level: str, allow: tuple[str, ...], tls_cert_file: str, tls_key_file: str, **values: Any
+) -> None:
+    """Watch the Kubernetes API once, for the agents of a large cluster.
+
+    Agents are told --api-server (and --ca-file, --token-file) of this cache; nothing else changes for them.
+    """
+    from weir.kubecache.start import start
+
+    start(_settings(values), tuple(allow), (tls_cert_file, tls_key_file), log_level)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ def control(_ready: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for namespace in ("weir", "prod", "test"):
             made.api.create_namespace({"metadata": {"name": namespace}})
         made.apply(ROOT / "daemonset/base/rbac.yaml")
+        made.apply(ROOT / "daemonset/kube-cache/rbac.yaml")
         yield made
     finally:
         made.close()

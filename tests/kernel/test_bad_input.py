@@ -85,7 +85,7 @@ def test_options(arguments: tuple[str, ...], code: int, said: tuple[str, ...]) -
     ("text", "said"),
     [
         ("intervall: 5", ("unknown key 'intervall'", "did you mean interval?")),
-        ("zzz: 5", ("unknown key 'zzz'", "known keys: api_server, bpf_stats, ca_file, cgroup, ")),
+        ("zzz: 5", ("unknown key 'zzz'", "known keys: allow, api_server, bpf_stats, ca_file, cgroup, ")),
         ("instance: a\ninterval: [1\nslots: 5", (" line 3: ", "not YAML")),
         ("- interval", ("KEY: VALUE",)),
         ("5", ("KEY: VALUE",)),

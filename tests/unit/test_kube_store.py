@@ -30,7 +30,8 @@ def made_up(rng: random.Random, uid: str) -> Kept:
         rng.choice(["", "node-a", "node-b"]), rng.choice([workload, "other"]), rng.choice(KINDS),
         rng.random() < 0.5, rng.random() < 0.5, tuple(rng.sample(ADDRESSES, rng.choice([0, 1, 1, 1, 2, 3]))),
         attachments[: rng.choice([0, 0, 1, 2])], rng.choice([{}, {"app": "web", "x/y": ""}]),
-        rng.choice(["", "0123"]), rng.choice(TIMES), rng.random() < 0.5, rng.choice(TIMES), rng.random() < 0.5,
+        rng.choice(["", "0123"]), rng.choice(TIMES), rng.random() < 0.5, rng.choice(TIMES),
+        rng.random() < 0.5,
     )  # fmt: skip
     return Kept(pod, Stay(1.5, *(rng.choice(TIMES[:2]), rng.random() < 0.5), *rng.choices(TIMES, k=2)))
 

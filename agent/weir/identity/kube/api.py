@@ -120,7 +120,7 @@ def _token_reader(path: Path, called: str, clock: Callable[[], float] = time.mon
 
 
 class Api:
-    """GET requests; one connection pool (urllib3's). ``headers`` are asked for at each request."""
+    """Requests; one connection pool (urllib3's). ``headers`` are asked for at each request."""
 
     def __init__(self, server: str, pool: Any, headers: Headers) -> None:
         self.server = server
@@ -131,11 +131,20 @@ class Api:
         self, path: str, query: Mapping[str, str], accept: str = "application/json", timeout: float = 30.0
     ) -> HTTPResponse:
         """A response that is not read yet; ``timeout`` (seconds) is for connecting and between two reads."""
+        return self._request("GET", path, accept, timeout, fields=dict(query))
+
+    def post(self, path: str, body: bytes, timeout: float = 30.0) -> HTTPResponse:
+        """As :meth:`get`, with a JSON body."""
+        return self._request("POST", path, "application/json", timeout, body=body)
+
+    def _request(self, method: str, path: str, accept: str, timeout: float, **more: Any) -> HTTPResponse:
         from urllib3 import Timeout
 
-        headers = {"Accept": accept, "User-Agent": "weir", **self._headers()}
+        headers = {"Accept": accept, "User-Agent": "weir", "Accept-Encoding": "gzip", **self._headers()}
+        if "body" in more:
+            headers["Content-Type"] = "application/json"
         response: HTTPResponse = self._pool.request(
-            "GET", self.server + path, fields=dict(query), headers=headers, preload_content=False,
-            timeout=Timeout(connect=10.0, read=timeout), redirect=False, retries=False,
+            method, self.server + path, headers=headers, preload_content=False,
+            timeout=Timeout(connect=10.0, read=timeout), redirect=False, retries=False, **more,
         )  # fmt: skip
         return response

@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 
-class OwnerReference(msgspec.Struct):
+class OwnerReference(msgspec.Struct, omit_defaults=True):
     """``metadata.ownerReferences[]``."""
 
     kind: str
@@ -20,7 +20,7 @@ class OwnerReference(msgspec.Struct):
     controller: bool | None = None
 
 
-class Meta(msgspec.Struct):
+class Meta(msgspec.Struct, omit_defaults=True):
     """``metadata`` of any object."""
 
     name: str = ""
@@ -39,20 +39,20 @@ class Meta(msgspec.Struct):
         return next((owner for owner in self.ownerReferences or () if owner.controller), None)
 
 
-class PodSpec(msgspec.Struct):
+class PodSpec(msgspec.Struct, omit_defaults=True):
     """``spec`` of a pod."""
 
     nodeName: str = ""  # noqa: N815
     hostNetwork: bool = False  # noqa: N815
 
 
-class PodIP(msgspec.Struct):
+class PodIP(msgspec.Struct, omit_defaults=True):
     """``status.podIPs[]``."""
 
     ip: str = ""
 
 
-class Condition(msgspec.Struct):
+class Condition(msgspec.Struct, omit_defaults=True):
     """``status.conditions[]``."""
 
     type: str = ""
@@ -60,7 +60,7 @@ class Condition(msgspec.Struct):
     lastTransitionTime: datetime | None = None  # noqa: N815
 
 
-class PodStatus(msgspec.Struct):
+class PodStatus(msgspec.Struct, omit_defaults=True):
     """``status`` of a pod."""
 
     phase: str = ""
@@ -70,7 +70,7 @@ class PodStatus(msgspec.Struct):
     conditions: list[Condition] | None = None
 
 
-class PodObject(msgspec.Struct):
+class PodObject(msgspec.Struct, omit_defaults=True):
     """A pod."""
 
     metadata: Meta
@@ -78,7 +78,7 @@ class PodObject(msgspec.Struct):
     status: PodStatus = msgspec.field(default_factory=PodStatus)
 
 
-class ServicePort(msgspec.Struct):
+class ServicePort(msgspec.Struct, omit_defaults=True):
     """``spec.ports[]`` of a service."""
 
     port: int = 0
@@ -86,7 +86,7 @@ class ServicePort(msgspec.Struct):
     nodePort: int = 0  # noqa: N815
 
 
-class ServiceSpec(msgspec.Struct):
+class ServiceSpec(msgspec.Struct, omit_defaults=True):
     """``spec`` of a service."""
 
     clusterIP: str = ""  # noqa: N815
@@ -95,25 +95,25 @@ class ServiceSpec(msgspec.Struct):
     ports: list[ServicePort] | None = None
 
 
-class Ingress(msgspec.Struct):
+class Ingress(msgspec.Struct, omit_defaults=True):
     """``status.loadBalancer.ingress[]``."""
 
     ip: str = ""
 
 
-class LoadBalancer(msgspec.Struct):
+class LoadBalancer(msgspec.Struct, omit_defaults=True):
     """``status.loadBalancer``."""
 
     ingress: list[Ingress] | None = None
 
 
-class ServiceStatus(msgspec.Struct):
+class ServiceStatus(msgspec.Struct, omit_defaults=True):
     """``status`` of a service."""
 
     loadBalancer: LoadBalancer = msgspec.field(default_factory=LoadBalancer)  # noqa: N815
 
 
-class ServiceObject(msgspec.Struct):
+class ServiceObject(msgspec.Struct, omit_defaults=True):
     """A service."""
 
     metadata: Meta
@@ -121,74 +121,74 @@ class ServiceObject(msgspec.Struct):
     status: ServiceStatus = msgspec.field(default_factory=ServiceStatus)
 
 
-class NodeAddress(msgspec.Struct):
+class NodeAddress(msgspec.Struct, omit_defaults=True):
     """``status.addresses[]``."""
 
     type: str = ""
     address: str = ""
 
 
-class NodeStatus(msgspec.Struct):
+class NodeStatus(msgspec.Struct, omit_defaults=True):
     """``status`` of a node."""
 
     addresses: list[NodeAddress] | None = None
 
 
-class NodeObject(msgspec.Struct):
+class NodeObject(msgspec.Struct, omit_defaults=True):
     """A node."""
 
     metadata: Meta
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
 
 
-class TargetRef(msgspec.Struct):
+class TargetRef(msgspec.Struct, omit_defaults=True):
     """``endpoints[].targetRef`` of an EndpointSlice."""
 
     kind: str = ""
     uid: str = ""
 
 
-class Endpoint(msgspec.Struct):
+class Endpoint(msgspec.Struct, omit_defaults=True):
     """``endpoints[]`` of an EndpointSlice."""
 
     targetRef: TargetRef | None = None  # noqa: N815
 
 
-class SliceObject(msgspec.Struct):
+class SliceObject(msgspec.Struct, omit_defaults=True):
     """An EndpointSlice (discovery.k8s.io/v1)."""
 
     metadata: Meta
     endpoints: list[Endpoint] | None = None
 
 
-class Partial(msgspec.Struct):
+class Partial(msgspec.Struct, omit_defaults=True):
     """PartialObjectMetadata: what an owner's owner is told by."""
 
     metadata: Meta
 
 
-class ListMeta(msgspec.Struct):
+class ListMeta(msgspec.Struct, omit_defaults=True):
     """``metadata`` of a list; ``cont`` is the API's ``continue``."""
 
     resourceVersion: str = ""  # noqa: N815
     cont: str = msgspec.field(default="", name="continue")
 
 
-class ListPage(msgspec.Struct):
+class ListPage(msgspec.Struct, omit_defaults=True):
     """One page of a list, its items not decoded yet."""
 
     metadata: ListMeta
     items: list[msgspec.Raw] | None = None
 
 
-class WatchEvent(msgspec.Struct):
+class WatchEvent(msgspec.Struct, omit_defaults=True):
     """One line of a watch, its object not decoded yet."""
 
     type: str
     object: msgspec.Raw
 
 
-class Status(msgspec.Struct):
+class Status(msgspec.Struct, omit_defaults=True):
     """Kind Status: why a request failed."""
 
     code: int = 0

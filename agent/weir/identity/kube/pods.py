@@ -25,7 +25,10 @@ CONFIG_HASH = "kubernetes.io/config.hash"
 #: Annotation by which a pod asks for secondary networks (Multi-Network Specification 1.3, section 4).
 WANTED = "k8s.v1.cni.cncf.io/networks"
 _ENDED = ("Succeeded", "Failed")
-_SANDBOX_READY = "PodReadyToStartContainers"
+#: Condition of a pod whose network is there (KEP-3085).
+SANDBOX_READY = "PodReadyToStartContainers"
+#: Label by which a Deployment tells its ReplicaSets apart.
+TEMPLATE_HASH = "pod-template-hash"
 _PROTOCOLS = {"TCP": 6, "UDP": 17}
 _MAX_ADDRESSES = 16
 
@@ -87,7 +90,7 @@ def pod_of(item: PodObject, wanted_labels: Collection[str] = ()) -> tuple[Pod, b
 def _since(status: PodStatus) -> tuple[float, bool]:
     """When the pod's sandbox was ready, network included (KEP-3085, Linux nodes from 1.29 on)."""
     for condition in status.conditions or ():
-        if condition.type == _SANDBOX_READY and condition.status == "True" and condition.lastTransitionTime:
+        if condition.type == SANDBOX_READY and condition.status == "True" and condition.lastTransitionTime:
             return condition.lastTransitionTime.timestamp(), True
     return (status.startTime.timestamp() if status.startTime else 0.0), False
 
@@ -111,7 +114,7 @@ def workload_of(item: PodObject) -> tuple[str, str]:
         return meta.name, "Pod"
     if owner.kind == "Node":
         return meta.name.removesuffix(f"-{item.spec.nodeName}"), "Pod"
-    suffix = f"-{(meta.labels or {}).get('pod-template-hash', '')}"
+    suffix = f"-{(meta.labels or {}).get(TEMPLATE_HASH, '')}"
     if owner.kind == "ReplicaSet" and suffix != "-" and owner.name.endswith(suffix):
         return owner.name.removesuffix(suffix), "Deployment"
     return owner.name, owner.kind

@@ -54,7 +54,8 @@ class Resource(Generic[T]):
     """What to watch. ``path`` is the collection's, ``name`` what RBAC calls it.
 
     ``put`` takes an object, ``delete`` a uid; ``known`` are the uids that a list must have, else they are
-    deleted. ``first`` is a field selector for what is listed before all, since it is wanted soonest.
+    deleted; ``at`` is told the resource version of all that came before. ``first`` is a field selector for
+    what is listed before all, since it is wanted soonest.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Resource(Generic[T]):
     put: Callable[[T], None]
     delete: Callable[[str], None]
     known: Callable[[], set[str]]
+    at: Callable[[str], None] = lambda _: None
     first: str = ""
     metadata_only: bool = False
 
@@ -137,6 +139,7 @@ class Reflector(threading.Thread, Generic[T]):
         version = self._pages({}, missing)
         for uid in missing:
             self._resource.delete(uid)
+        self._resource.at(version)
         self._version = version
         self.counts["lists"] += 1
         self._alive()
@@ -187,12 +190,13 @@ class Reflector(threading.Thread, Generic[T]):
         item = self._decode(event.object)
         if item is None:
             return
-        self._version = item.metadata.resourceVersion
+        self._version = version = item.metadata.resourceVersion
         self.counts["events"] += 1
         if event.type == "DELETED":
             self._resource.delete(item.metadata.uid)
         elif event.type != "BOOKMARK":
             self._resource.put(item)
+        self._resource.at(version)
 
     def _decode(self, raw: msgspec.Raw) -> T | None:
         try:

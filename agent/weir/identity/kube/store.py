@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every pod of a cluster in little memory: each is packed into some 150 bytes and unpacked when it is asked for.
+"""Every pod of a cluster in little memory: packed into some 150 bytes each, unpacked when it is asked for.
 
 A pod as Python objects takes 1.5 kB, and an agent on each of 5,000 nodes knows 150,000 of them, most of which
 nobody here ever talks to. Figures: docs/scale.md.
@@ -45,8 +45,8 @@ class _Rest(msgspec.Struct, array_like=True):
 
 
 class _Record(msgspec.Struct, array_like=True):
-    """``name`` lacks the workload's where it begins with that; ``addresses`` is bytes for the usual one; a time
-    that is None is ALWAYS.
+    """``name`` lacks the workload's where it begins with that; ``addresses`` is bytes for the usual one; a
+    time that is None is ALWAYS.
     """
 
     namespace: str

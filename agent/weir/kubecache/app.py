@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of the Kubernetes API that agents use, served from shelves: list, and watch."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from weir.kubecache.shelf import GoneError, Shelf, TooNewError, bookmark
+from weir.kubecache.tokens import Tokens, UnavailableError
+
+_COMMA = gzip.compress(b",")
+_BOOKMARKS = 30.0
+_LONGEST_WATCH = 3600
+#: Of the time that it takes to tell all watchers, so many times that is waited until the next news goes out.
+_REST = 4
+_MAX_PAUSE = 2.0
+
+
+@dataclass
+class Served:
+    """One resource: its shelf, and whether all of it is there yet."""
+
+    name: str
+    kind: str
+    shelf: Shelf
+    synced: Callable[[], bool]
+
+
+class Cache:
+    """Handlers of an aiohttp application. Everything but what shelves do runs in its event loop."""
+
+    def __init__(self, served: Mapping[str, Served], tokens: Tokens | None = None) -> None:
+        self._served = served
+        self._tokens = tokens
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dirty = asyncio.Event()
+        self._news = asyncio.Event()
+        self.watchers: Counter[str] = Counter()
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def app(self) -> web.Application:
+        """The application."""
+        app = web.Application(middlewares=[self._guard])
+        for path in self._served:
+            app.router.add_get(path, self._collection)
+        app.router.add_get("/healthz", self._healthy)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        app.on_startup.append(self._started)
+        return app
+
+    async def _started(self, app: web.Application) -> None:
+        self._loop = asyncio.get_running_loop()
+        for served in self._served.values():
+            served.shelf.changed = self._wake
+        app["teller"] = asyncio.create_task(self._tell())
+
+    def _wake(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._dirty.set)
+
+    async def _tell(self) -> None:
+        """Wake all watchers when there is news or a bookmark is due, and then let them be for a while."""
+        while True:
+            try:
+                await asyncio.wait_for(self._dirty.wait(), _BOOKMARKS)
+            except asyncio.TimeoutError:
+                pass
+            self._dirty.clear()
+            news, self._news = self._news, asyncio.Event()
+            began = time.monotonic()
+            news.set()
+            await asyncio.sleep(0)  # every watcher that was woken has its turn before this one has again
+            await asyncio.sleep(min(_REST * (time.monotonic() - began), _MAX_PAUSE))
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self._tokens is not None and request.path in self._served:
+            header = request.headers.get("Authorization", "")
+            try:
+                allowed = await asyncio.to_thread(self._tokens.allowed, header)
+            except UnavailableError:
+                return _status(503, "ServiceUnavailable", "the API server does not say whose token this is")
+            if not allowed:
+                self.counts[request.path, "unauthorized"] += 1
+                return _status(401, "Unauthorized", "this token may not read here")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _healthy(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        missing = [path for path, served in self._served.items() if not served.synced()]
+        text = "".join(f"no list yet: {path}\n" for path in missing) or "ok\n"
+        return web.Response(status=503 if missing else 200, text=text)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        registry = CollectorRegistry()
+        registry.register(self)
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def collect(self) -> Iterable[Metric]:
+        """For prometheus-client."""
+        objects = GaugeMetricFamily("weir_kube_cache_objects", "Objects held.", labels=["resource"])
+        watchers = GaugeMetricFamily("weir_kube_cache_watchers", "Open watches.", labels=["resource"])
+        same = CounterMetricFamily(
+            "weir_kube_cache_events_held_back", "Events that changed nothing that an agent needs.",
+            labels=["resource"],
+        )  # fmt: skip
+        requests = CounterMetricFamily(
+            "weir_kube_cache_requests", "Pages of lists and watches served, and what was refused.",
+            labels=["resource", "outcome"],
+        )  # fmt: skip
+        for path, served in self._served.items():
+            objects.add_metric([served.name], len(served.shelf))
+            watchers.add_metric([served.name], self.watchers[path])
+            same.add_metric([served.name], served.shelf.same)
+        for (path, outcome), times in sorted(self.counts.items()):
+            requests.add_metric([self._served[path].name, outcome], times)
+        return objects, watchers, same, requests
+
+    async def _collection(self, request: web.Request) -> web.StreamResponse:
+        served, query = self._served[request.path], request.query
+        if not served.synced():
+            return _status(503, "ServiceUnavailable", "this cache has no whole list yet")
+        try:
+            if query.get("watch") in ("1", "true"):
+                return await self._watch(request, served)
+            if "fieldSelector" in query:
+                return self._of_node(request, served)
+            return self._page(request, served)
+        except GoneError:
+            self.counts[request.path, "expired"] += 1
+            return _status(410, "Expired", "too old resource version; list again")
+        except TooNewError:
+            return _status(504, "Timeout", "too large resource version: this replica is behind")
+        except ValueError as error:
+            return _status(400, "BadRequest", str(error))
+
+    def _page(self, request: web.Request, served: Served) -> web.Response:
+        first, _, bucket = request.query.get("continue", "").partition(".")
+        limit = int(request.query.get("limit", "500"))
+        version, page = served.shelf.page(int(bucket or 0), max(limit, 1), int(first) if first else None)
+        self.counts[request.path, "pages"] += 1
+        cont = f"{version}.{page.next}" if page.next is not None else ""
+        parts = [gzip.compress(_head(served.kind, version, cont), 1)]
+        for member in page.members:
+            parts += (member, _COMMA)
+        if page.members:
+            parts.pop()
+        return _json(request, b"".join((*parts, _TAIL)))
+
+    def _of_node(self, request: web.Request, served: Served) -> web.Response:
+        name, _, node = request.query["fieldSelector"].partition("=")
+        if name != "spec.nodeName":
+            raise ValueError("the only field selector here is spec.nodeName=NAME")
+        version, found = served.shelf.on_node(node)
+        self.counts[request.path, "pages"] += 1
+        text = _head(served.kind, version, "") + b",".join(found) + b"]}"
+        return _json(request, gzip.compress(text, 1))
+
+    async def _watch(self, request: web.Request, served: Served) -> web.StreamResponse:
+        shelf, path = served.shelf, request.path
+        if "fieldSelector" in request.query:
+            raise ValueError("no field selector for a watch here")
+        version = int(request.query.get("resourceVersion", "0"))
+        end = time.monotonic() + min(int(request.query.get("timeoutSeconds", "300")), _LONGEST_WATCH)
+        data, at = shelf.since(version)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        self.watchers[path] += 1
+        self.counts[path, "watches"] += 1
+        try:
+            await response.prepare(request)
+            told = time.monotonic()
+            while time.monotonic() < end:
+                if not data and time.monotonic() - told >= _BOOKMARKS:
+                    data = bookmark(shelf.version)
+                if data:
+                    await response.write(data)
+                    told = time.monotonic()
+                news = self._news
+                data, at = shelf.after(at)
+                if not data:
+                    await news.wait()
+                    data, at = shelf.after(at)
+        except GoneError:
+            self.counts[path, "too_slow"] += 1  # it goes on from its last version, or lists again
+        except ConnectionError:
+            pass
+        finally:
+            self.watchers[path] -= 1
+        return response
+
+
+_TAIL = gzip.compress(b"]}")
+
+
+def _head(kind: str, version: int, cont: str) -> bytes:
+    meta = msgspec.json.encode({"resourceVersion": str(version), "continue": cont})
+    return b'{"kind":"%s","metadata":%s,"items":[' % (kind.encode(), meta)
+
+
+def _json(request: web.Request, packed: bytes) -> web.Response:
+    """``packed`` is gzip, in several members."""
+    if "gzip" not in request.headers.get("Accept-Encoding", ""):
+        return web.Response(body=gzip.decompress(packed), content_type="application/json")
+    encoded = {"Content-Encoding": "gzip"}
+    return web.Response(body=packed, content_type="application/json", headers=encoded)
+
+
+def _status(code: int, reason: str, message: str) -> web.Response:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason,
+            "code": code}  # fmt: skip
+    return web.Response(status=code, body=msgspec.json.encode(body), content_type="application/json")
