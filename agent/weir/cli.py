@@ -102,6 +102,10 @@ _cluster = _stack(
             " host name]"),
     _option("--external-label", default="", metavar="KEY=VALUE",
             help="Pods with this label count as external."),
+    _option("--services", type=click.Choice(["auto", "dialled", "endpoints"]), default="auto",
+            show_default=True, help="destination_service: what was dialled, or of an address that nobody"
+            " translated the one service whose endpoint it is; auto: the latter where a program rewrites"
+            " addresses at connect(2)."),
 )  # fmt: skip
 _aggregate = _stack(
     _option("--labels", multiple=True, metavar="LABEL", help="One more label: source_pod, destination_pod,"

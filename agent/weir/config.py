@@ -45,6 +45,7 @@ class Settings:
     ca_file: str = ""
     node_name: str = ""
     external_label: str = ""
+    services: str = "auto"
 
     def kernel(self, cgroup2: Path) -> KernelOptions:
         """What the kernel side is told; ConfigError for a namespace or cgroup that is not there."""

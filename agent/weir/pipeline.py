@@ -26,7 +26,7 @@ from weir.identity.cluster import Cluster
 from weir.identity.index import Identity
 from weir.identity.sriov import VirtualFunctions
 from weir.identity.types import Owner
-from weir.kernel import bpf, side
+from weir.kernel import bpf, side, socket_lb
 from weir.kernel.options import KernelOptions
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
@@ -59,6 +59,10 @@ class Pipeline:
         self.failed: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
         self._look_at = 0.0
+        self._services = settings.services
+        self._scope = tuple(settings.cgroup and [c[1] for c in settings.kernel(cgroup2).cgroups]) or (
+            str(cgroup2),
+        )
         self._closed = False
 
     def step(self) -> Snapshot:
@@ -66,7 +70,7 @@ class Pipeline:
         with self._lock:
             self._cut_lost()
             if time.monotonic() >= self._look_at:
-                self.kernel.look_again()
+                self._look()
                 self._look_at = time.monotonic() + _LOOK_AGAIN
             drain = self._drainer.drain()
             snapshot = self._aggregator.update(drain)
@@ -78,6 +82,16 @@ class Pipeline:
                 vfs = tuple(map(self.cluster.names.vf, vfs))
                 agent = replace(agent, cluster=self.cluster.watch.state())
             return replace(snapshot, vfs=vfs, agent=agent)
+
+    def _look(self) -> None:
+        """What may have come to this host since the last time."""
+        self.kernel.look_again()
+        index = self.cluster.index if self.cluster else None
+        if index is None or index.by_endpoint or self._services == "dialled":
+            return
+        if self._services == "endpoints" or socket_lb.found(self._scope):
+            index.label_by_endpoint()
+            _log.info("services are labelled by their endpoints: addresses are rewritten at connect here")
 
     def close(self) -> None:
         """Touch the kernel side no more: it is about to be closed."""

@@ -52,14 +52,15 @@ class ControlPlane:
         self._logs = [(folder / f"{name}.log").open("wb") for name in ("etcd", "apiserver")]
         self._etcd = subprocess.Popen(
             [programs / "etcd", "--data-dir", folder / "etcd", "--unsafe-no-fsync",
-             "--listen-client-urls", self._etcd_url, "--advertise-client-urls", self._etcd_url,
+             "--quota-backend-bytes", str(8 << 30),
+             "--listen-client-urls", self.etcd_url, "--advertise-client-urls", self.etcd_url,
              "--listen-peer-urls", f"http://127.0.0.1:{peer_port}"],
             stdout=self._logs[0], stderr=self._logs[0],
         )  # fmt: skip
         self._server: subprocess.Popen[bytes] | None = None
 
     @property
-    def _etcd_url(self) -> str:
+    def etcd_url(self) -> str:
         return f"http://127.0.0.1:{self._etcd_port}"
 
     @property
@@ -74,7 +75,7 @@ class ControlPlane:
     def start(self) -> None:
         """Start the API server and wait until it is ready."""
         self._server = subprocess.Popen(
-            [self._programs / "kube-apiserver", "--etcd-servers", self._etcd_url,
+            [self._programs / "kube-apiserver", "--etcd-servers", self.etcd_url,
              "--bind-address", "127.0.0.1", "--secure-port", str(self.port),
              "--cert-dir", self._folder / "certificates", "--authorization-mode", "RBAC",
              "--token-auth-file", self._folder / "tokens.csv",
@@ -134,14 +135,20 @@ class ControlPlane:
 
     def compact(self) -> None:
         """Have etcd forget everything but the present."""
+        revision = self.etcd("/v3/kv/range", {"key": "AA=="})["header"]["revision"]
+        self.etcd("/v3/kv/compaction", {"revision": revision, "physical": True})
 
-        def call(path: str, body: dict[str, Any]) -> Any:
-            request = urllib.request.Request(f"{self._etcd_url}{path}", json.dumps(body).encode())
-            with urllib.request.urlopen(request, timeout=10) as reply:
-                return json.load(reply)
+    def etcd(self, path: str, body: dict[str, Any]) -> Any:
+        """Ask etcd, by its JSON gateway."""
+        request = urllib.request.Request(f"{self.etcd_url}{path}", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.load(reply)
 
-        revision = call("/v3/kv/range", {"key": "AA=="})["header"]["revision"]
-        call("/v3/kv/compaction", {"revision": revision, "physical": True})
+    @property
+    def server_pid(self) -> int:
+        """The API server's."""
+        assert self._server is not None
+        return self._server.pid
 
     def close(self) -> None:
         self.stop()

@@ -121,6 +121,8 @@ def test_names_as_from_the_api_server(
     with Agent(instance, namespaces(client), *through(cache, "node-a"), *PODS).ready() as agent:
         found = talk(agent, client, server, server.netns, 1)["source"]
         assert both_ends(found) == ("prod/client/client", "prod/db/server", "address")
+        client_changed = {"metadata": {"labels": {"nobody": "asks"}}}
+        cluster.control.api.patch_namespaced_pod("client", "prod", client_changed)
         cluster.control.stop()
         time.sleep(1.5)
         cluster.control.start()

@@ -47,6 +47,8 @@ class Script:
         self.asked: list[dict[str, str]] = []
         self.heads: list[dict[str, str]] = []
         self.over = threading.Event()
+        self.streams = False
+        self.retry_after = ""
         script = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,11 +56,16 @@ class Script:
 
             def do_GET(self) -> None:
                 query = {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}
+                if "sendInitialEvents" in query and not script.streams:
+                    self.send_error(422)
+                    return
                 script.asked.append(query)
                 script.heads.append({k.lower(): v for k, v in self.headers.items()})
                 status, parts = script.answers.pop(0) if script.answers else (200, [])
                 last = not script.answers
                 self.send_response(status)
+                if script.retry_after:
+                    self.send_header("Retry-After", script.retry_after)
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
                 for part in parts:
@@ -147,9 +154,41 @@ def test_pages_then_events(script: Script, started: Callable[..., Any]) -> None:
     near, first, second, third = script.asked[:4]
     assert [q.get("fieldSelector") for q in script.asked] == ["spec.nodeName=a", None, None, None]
     assert near["resourceVersion"] == "0"
-    assert (first["resourceVersion"], first["limit"]) == ("0", "500")
+    assert ("resourceVersion" in first, first["limit"]) == (False, "500")
     assert (second["continue"], "resourceVersion" in second) == ("more", False)
     assert (third["resourceVersion"], third["allowWatchBookmarks"]) == ("10", "true")
+
+
+def test_a_list_that_is_streamed(script: Script, started: Callable[..., Any]) -> None:
+    """Nothing that was known is gone before its end is marked; the same connection goes on as the watch."""
+    script.streams = True
+    end = pod("", 20, kind="Pod")
+    end["metadata"]["annotations"] = {"k8s.io/initial-events-end": "true"}
+    status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+    reflector, pods = started(
+        (200, [event("ADDED", pod("a", 3)), event("ADDED", pod("b", 4)), event("BOOKMARK", end),
+               event("DELETED", pod("a", 21)), event("ERROR", status)]),
+        (200, [event("ADDED", pod("c", 5)), event("BOOKMARK", pod("", 29))]),
+        (200, [event("ADDED", pod("c", 5)), event("BOOKMARK", end), event("MODIFIED", pod("d", 32))]),
+    )  # fmt: skip
+    until(lambda: pods.names == {"c", "d"})
+    assert reflector.counts["lists"] == 2
+    assert reflector.counts["expired"] == 1
+    first, second, third = script.asked
+    assert (first["watch"], first["resourceVersion"], "limit" in first) == ("1", "0", False)
+    assert "resourceVersion" not in second  # parse_qs leaves empty ones out
+    assert third["resourceVersionMatch"] == "NotOlderThan"
+
+
+def test_a_busy_server_says_how_long_to_wait(script: Script, started: Callable[..., Any]) -> None:
+    script.retry_after = "2"
+    began = time.monotonic()
+    reflector, pods = started(
+        (429, [{"code": 429, "message": "too many"}]), listed(10, pod("a", 3)), (200, [])
+    )
+    until(lambda: pods.names == {"a"})
+    assert reflector.counts["http_429"] == 1
+    assert time.monotonic() - began > 0.019  # jitter is 0.01 here
 
 
 def test_a_bookmark_renews_the_version(script: Script, started: Callable[..., Any]) -> None:

@@ -64,6 +64,12 @@ class Cluster(Protocol):
     def behind(self, address: bytes, proto: int, port: int) -> Owner | None:
         """Who answers for that service, where it is not known which of its endpoints does."""
 
+    def served(self, uid: str, proto: int, port: int) -> str:
+        """The service of a pod that was reached without translation, where that is to be told; else ""."""
+
+    def endpoint(self, address: bytes, proto: int, port: int) -> Owner | None:
+        """What a service's endpoint is called that is no pod."""
+
     def node_at(self, address: bytes) -> Owner | None:
         """The node that has an address."""
 
@@ -155,6 +161,8 @@ class Remotes:
         if cluster is not None:
             entry.service = self._service(cluster, entry)
             if entry.network is not None and entry.raddr_bits == 128 and self._pod(cluster, entry):
+                if not entry.service and entry.dialled is None and entry.path[5] == SOURCE:
+                    entry.service = cluster.served(entry.pod, entry.path[4], entry.path[3])
                 return entry.remote
         if entry.shared:
             return entry.remote
@@ -205,8 +213,13 @@ class Remotes:
             return replace(entry.local, process="", attribution="netns")  # nobody but the pod itself
         if whole and (here or remote in self._own):
             return NODE if cluster is None else cluster.here
-        unknown = UNKNOWN if cluster is not None and entry.network is None else EXTERNAL
-        return self._cidrs.owner(remote, entry.raddr_bits) or unknown
+        if named := self._cidrs.owner(remote, entry.raddr_bits):
+            return named
+        if cluster is None or entry.network is None:
+            return EXTERNAL if cluster is None else UNKNOWN
+        _, _, _, port, proto, role = entry.path
+        endpoint = cluster.endpoint(remote, proto, port) if whole and role == SOURCE else None
+        return endpoint or EXTERNAL
 
     def _counterpart(self, entry: Entry) -> Owner | None:
         if entry.raddr_bits != 128:

@@ -19,7 +19,7 @@ from weir.kernel import machine
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = 0, 1, 2, 3, 4
 PROG_LOAD, OBJ_PIN, OBJ_GET, OBJ_INFO = 5, 6, 7, 15
 RAW_TRACEPOINT_OPEN, MAP_LOOKUP_BATCH, LINK_CREATE = 17, 24, 28
-ENABLE_STATS, ITER_CREATE, PROG_TEST_RUN = 32, 33, 10
+ENABLE_STATS, ITER_CREATE, PROG_TEST_RUN, PROG_QUERY = 32, 33, 10, 16
 
 KPROBE, CGROUP_SKB, CGROUP_SOCK, RAW_TRACEPOINT, TRACING = 2, 8, 9, 17, 26
 CGROUP_INGRESS, CGROUP_EGRESS, CGROUP_SOCK_CREATE, TRACE_RAW_TP, TRACE_ITER = 0, 1, 2, 23, 28
@@ -123,6 +123,15 @@ def raw_tracepoint_open(prog: int, name: str = "") -> int:
 def link_cgroup(prog: int, cgroup: int, attach: int) -> int:
     """Attach to a cgroup v2 folder's fd (Linux 5.7); runs beside the programs of others."""
     return call(LINK_CREATE, struct.pack("<IIII", prog, cgroup, attach, 0))
+
+
+def attached(cgroup: int, attach: int, flags: int) -> int:
+    """How many programs a cgroup v2 folder's fd has at a hook (BPF_PROG_QUERY, Linux 4.15)."""
+    buffer = ctypes.create_string_buffer(
+        struct.pack("<IIII", cgroup, attach, flags, 0).ljust(128, b"\0"), 128
+    )
+    machine.syscall("bpf", PROG_QUERY, buffer, len(buffer))
+    return int(struct.unpack_from("<I", buffer, 24)[0])
 
 
 def link_iterator(prog: int, map_fd: int = 0) -> int:

@@ -173,8 +173,8 @@ class Cache:
 
     async def _watch(self, request: web.Request, served: Served) -> web.StreamResponse:
         shelf, path = served.shelf, request.path
-        if "fieldSelector" in request.query:
-            raise ValueError("no field selector for a watch here")
+        if "fieldSelector" in request.query or "sendInitialEvents" in request.query:
+            raise ValueError("a watch takes neither fieldSelector nor sendInitialEvents here")
         version = int(request.query.get("resourceVersion", "0"))
         end = time.monotonic() + min(int(request.query.get("timeoutSeconds", "300")), _LONGEST_WATCH)
         data, at = shelf.since(version)

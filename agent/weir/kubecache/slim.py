@@ -66,8 +66,11 @@ def plain(item: ServiceObject | NodeObject | Partial) -> bytes:
 
 
 def slices(item: SliceObject) -> bytes:
-    """EndpointSlices: their service and the uids of their pods."""
+    """EndpointSlices: their service, the uids of their pods, addresses of what is none."""
     _meta(item.metadata, (SERVICE_NAME,))
+    for endpoint in item.endpoints or ():
+        if endpoint.targetRef is not None:
+            endpoint.addresses = None
     return msgspec.json.encode(item)
 
 

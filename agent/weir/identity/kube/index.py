@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from weir.identity.kube.lifetimes import Lifetimes
-from weir.identity.kube.pods import Node, Pod, Service, Slice
+from weir.identity.kube.pods import Node, Pod, Service, Slice, number_of
 from weir.identity.kube.stays import Holder
 from weir.identity.kube.table import Table
 
@@ -39,6 +39,11 @@ def _service_keys(service: Service) -> Iterable[Dialled | ServiceName]:
     return (*service.addresses, *service.node_ports, (service.namespace, service.name))
 
 
+def _slice_keys(item: Slice) -> Iterable[ServiceName | bytes]:
+    """Its service, its namespace, and the addresses that are no pods'."""
+    return ((item.namespace, item.service), (item.namespace, ""), *item.addresses)
+
+
 class ClusterIndex:
     """Pods, services, nodes and the owners of Jobs; ``hurry`` is called when addresses were lost."""
 
@@ -55,7 +60,8 @@ class ClusterIndex:
         self._pods = Lifetimes(clock, wall, grace)
         self._services: Table[Service, Dialled | ServiceName] = Table(_service_keys)
         self._nodes: Table[Node, bytes] = Table(lambda n: n.addresses)
-        self._slices: Table[Slice, ServiceName] = Table(lambda s: ((s.namespace, s.service),))
+        self._slices: Table[Slice, ServiceName | bytes] = Table(_slice_keys)
+        self._by_endpoint = False
         self._backends: dict[ServiceName, Workload | None] = {}
         self._cron: dict[tuple[str, str], str] = {}
         self._addresses: set[bytes] = set()
@@ -105,23 +111,69 @@ class ClusterIndex:
     def put_slice(self, item: Slice) -> None:
         """Some of a service's endpoints, as they are now."""
         with self._lock:
+            before = self._slices.by_uid.get(item.uid)
             self._touch_backends(self._slices.put(item))
+            self._touch_endpoints(before, item)
 
     def delete_slice(self, uid: str) -> None:
         """Some of a service's endpoints are gone."""
         with self._lock:
+            before = self._slices.by_uid.get(uid)
             self._touch_backends(self._slices.remove(uid))
+            self._touch_endpoints(before, None)
 
     def known_slices(self) -> set[str]:
         """Uids."""
         with self._lock:
             return set(self._slices.by_uid)
 
-    def _touch_backends(self, services: set[ServiceName]) -> None:
-        for name in services:
+    def _touch_backends(self, keys: set[ServiceName | bytes]) -> None:
+        for name in keys:
+            if isinstance(name, bytes):
+                self._addresses.add(name)
+                continue
             self._backends.pop(name, None)
             for service in self._services.holders(name):
                 self._addresses.update(service.addresses)
+
+    def _touch_endpoints(self, before: Slice | None, after: Slice | None) -> None:
+        """Connections to pods that are endpoints no more, or have become it, may have another service."""
+        if not self._by_endpoint or before == after:
+            return
+        old, new = (item.pods if item else set() for item in (before, after))
+        same = before is not None and after is not None and before.ports == after.ports
+        for number in old ^ new if same else old | new:
+            pod = self._pods.numbered(number)
+            if pod is not None:
+                self._addresses.update(address for _, address in pod.addresses)
+
+    @property
+    def by_endpoint(self) -> bool:
+        """Whether connections to a pod are labelled by the one service whose endpoint it is."""
+        return self._by_endpoint
+
+    def label_by_endpoint(self) -> None:
+        """From now on they are: what was dialled is rewritten before anybody sees it."""
+        with self._lock:
+            self._pods.tell_all()
+            self._by_endpoint = True
+
+    def served_by(self, uid: str, proto: int, port: int) -> str:
+        """The one service that has a pod's port among its endpoints; "" for none, or several."""
+        with self._lock:
+            pod = self._pods.pod(uid)
+            if pod is None:
+                return ""
+            number, key = number_of(pod.uid), (proto, port)
+            items = self._slices.holders((pod.namespace, ""))
+            found = {s.service for s in items if key in s.ports and s.service and s.has(number)}
+        return found.pop() if len(found) == 1 else ""
+
+    def endpoint_at(self, address: bytes, proto: int, port: int) -> Slice | None:
+        """Who says that an address which is no pod's serves at a port."""
+        with self._lock:
+            items = self._slices.holders(address)
+        return next((s for s in items if s.service and (proto, port) in s.ports), None)
 
     def backend(self, service: Service) -> Workload | None:
         """The workload of all of a service's endpoints, where it is one."""

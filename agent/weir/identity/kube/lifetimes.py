@@ -161,8 +161,12 @@ class Lifetimes:
             self._addresses.update(addresses)
             self._uids.update(uids)
             if len(self._addresses) + len(self._uids) > _MAX_NEWS:
-                self.take()
-                self._everything = True
+                self.tell_all()
+
+    def tell_all(self) -> None:
+        """All may have other names."""
+        self.take()
+        self._everything = True
 
     def take(self) -> tuple[set[bytes], set[str], bool]:
         """Addresses and uids that may have other names since the last time, and whether all may have."""

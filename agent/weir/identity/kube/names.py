@@ -87,6 +87,17 @@ class ClusterNames:
         workload, kind = self.index.backend(service) or (f"service/{service.name}", "service")
         return Owner(workload, kind.lower(), service.namespace, attribution="address")
 
+    def served(self, uid: str, proto: int, port: int) -> str:
+        """The service of a pod that was reached without translation, where that is to be told; else ""."""
+        return self.index.served_by(uid, proto, port) if self.index.by_endpoint else ""
+
+    def endpoint(self, address: bytes, proto: int, port: int) -> Owner | None:
+        """What a service's endpoint is called that is no pod."""
+        found = self.index.endpoint_at(address, proto, port)
+        if found is None:
+            return None
+        return Owner(f"service/{found.service}", "service", found.namespace, attribution="address")
+
     def _dialled(self, address: bytes, proto: int, port: int) -> Service | None:
         service = self.index.service_at(address)
         if service is None and self.index.node_at(address) is not None:

@@ -151,7 +151,15 @@ class TargetRef(msgspec.Struct, omit_defaults=True):
 class Endpoint(msgspec.Struct, omit_defaults=True):
     """``endpoints[]`` of an EndpointSlice."""
 
+    addresses: list[str] | None = None
     targetRef: TargetRef | None = None  # noqa: N815
+
+
+class EndpointPort(msgspec.Struct, omit_defaults=True):
+    """``ports[]`` of an EndpointSlice: the endpoints' own ports."""
+
+    port: int | None = None
+    protocol: str | None = None
 
 
 class SliceObject(msgspec.Struct, omit_defaults=True):
@@ -159,6 +167,7 @@ class SliceObject(msgspec.Struct, omit_defaults=True):
 
     metadata: Meta
     endpoints: list[Endpoint] | None = None
+    ports: list[EndpointPort] | None = None
 
 
 class Partial(msgspec.Struct, omit_defaults=True):

@@ -31,6 +31,7 @@ SANDBOX_READY = "PodReadyToStartContainers"
 TEMPLATE_HASH = "pod-template-hash"
 _PROTOCOLS = {"TCP": 6, "UDP": 17}
 _MAX_ADDRESSES = 16
+_MAX_ENDPOINTS = 1000  # of one slice, as the API allows
 
 
 class Pod(msgspec.Struct, frozen=True):
@@ -153,12 +154,26 @@ SERVICE_NAME = "kubernetes.io/service-name"
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Some of a service's endpoints: numbers of their pods' uids, packed since there are many."""
+    """Some of a service's endpoints: numbers of their pods' uids, packed since there are many.
+
+    ``ports`` are (IP protocol number, port of the endpoints); ``addresses`` those of endpoints that are no
+    pods, 16 bytes each.
+    """
 
     uid: str
     namespace: str
     service: str
     packed: bytes = b""
+    ports: tuple[tuple[int, int], ...] = ()
+    addresses: tuple[bytes, ...] = ()
+
+    def has(self, number: int) -> bool:
+        """Whether a pod is among them."""
+        wanted = number.to_bytes(16, "big")
+        at = self.packed.find(wanted)
+        while at % 16 > 0:  # between two numbers
+            at = self.packed.find(wanted, at + 1)
+        return at >= 0
 
     @property
     def pods(self) -> set[int]:
@@ -171,7 +186,13 @@ def slice_of(item: SliceObject) -> Slice:
     meta = item.metadata
     targets = (endpoint.targetRef for endpoint in item.endpoints or ())
     uids = {target.uid if target and target.kind == "Pod" else "" for target in targets}
-    return Slice(meta.uid, meta.namespace, (meta.labels or {}).get(SERVICE_NAME, ""), pack(uids))
+    texts = [t for e in item.endpoints or () if e.targetRef is None for t in e.addresses or ()]
+    ports = ((_PROTOCOLS.get(port.protocol or "TCP", 0), port.port or 0) for port in item.ports or ())
+    return Slice(
+        meta.uid, meta.namespace, (meta.labels or {}).get(SERVICE_NAME, ""), pack(uids),
+        tuple(dict.fromkeys(key for key in ports if all(key))),
+        tuple(dict.fromkeys(filter(None, map(_packed, texts[:_MAX_ENDPOINTS])))),
+    )  # fmt: skip
 
 
 def pack(uids: Iterable[str]) -> bytes:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """List and watch of one resource, as the API's own clients do it.
 
-https://kubernetes.io/docs/reference/using-api/api-concepts/: the list comes in pages and gives a resource
-version; the watch goes on from there, bookmarks renew it, and where it is too old (410 Gone) all is listed
-again.
+https://kubernetes.io/docs/reference/using-api/api-concepts/: the list comes as the beginning of a watch, or
+in pages where the server cannot do that, and gives a resource version; the watch goes on from there,
+bookmarks renew it, and where it is too old (410 Gone) all is listed again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("weir.kube")
 _PAGE = 500
 _MAX_LINE = 8 << 20
+#: What servers say that cannot stream a list: before Kubernetes 1.32, or with the feature WatchList off.
+_NOT_KNOWN = (400, 422)
+_END = "k8s.io/initial-events-end"
 _PARTIAL = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 _list_pages, _events = msgspec.json.Decoder(ListPage), msgspec.json.Decoder(WatchEvent)
@@ -42,11 +45,15 @@ T = TypeVar("T", bound=_Object)
 
 
 class RequestError(Exception):
-    """The API's answer was not what was asked for; ``code`` is the HTTP status, 0 where there was none."""
+    """The API's answer was not what was asked for; ``code`` is the HTTP status, 0 where there was none.
 
-    def __init__(self, code: int, message: str) -> None:
+    ``retry_after``: seconds, as a busy server asks for (429, API Priority and Fairness).
+    """
+
+    def __init__(self, code: int, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after = min(retry_after, _LONGEST_WAIT)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Resource(Generic[T]):
 
     ``put`` takes an object, ``delete`` a uid; ``known`` are the uids that a list must have, else they are
     deleted; ``at`` is told the resource version of all that came before. ``first`` is a field selector for
-    what is listed before all, since it is wanted soonest.
+    what is listed before all, since it is wanted soonest; the rest waits for up to ``spread`` seconds.
     """
 
     name: str
@@ -65,6 +72,7 @@ class Resource(Generic[T]):
     delete: Callable[[str], None]
     known: Callable[[], set[str]]
     at: Callable[[str], None] = lambda _: None
+    spread: Callable[[], float] = lambda: 0.0
     first: str = ""
     metadata_only: bool = False
 
@@ -89,6 +97,7 @@ class Reflector(threading.Thread, Generic[T]):
         self._stopping = threading.Event()
         self._version = ""
         self._said = ""
+        self._streams = True
         self.near = threading.Event()
         self.synced = threading.Event()
         self.heard = float("-inf")
@@ -107,17 +116,35 @@ class Reflector(threading.Thread, Generic[T]):
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             try:
-                if not self._version:
-                    self._list()
+                if self._step():
                     wait = _FIRST_WAIT
-                if self._watch():
-                    wait = _FIRST_WAIT
+                else:
+                    self._pause(_FIRST_WAIT)
             except Exception as error:  # noqa: BLE001 whatever the network or the server does, it is tried again
                 if self._stopping.is_set():
                     return
                 self._failed(error)
-                self._stopping.wait(wait * (0.5 + self._jitter()))
+                self._pause(max(wait, getattr(error, "retry_after", 0.0)))
                 wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _pause(self, seconds: float) -> None:
+        """Half as long to one and a half times as long: many agents may have failed at once."""
+        self._stopping.wait(seconds * (0.5 + self._jitter()))
+
+    def _step(self) -> bool:
+        """One list, or one watch; whether anything was heard."""
+        if self._version:
+            return self._watch()
+        if self._resource.first and not self.near.is_set():
+            self._pages({"fieldSelector": self._resource.first, "resourceVersion": "0"}, set())
+            self.near.set()
+        self._stopping.wait(max(0.0, self._resource.spread() * self._jitter()))
+        if self._streams:
+            heard = self._list_and_watch()
+            if self._streams:
+                return heard
+        self._list()
+        return True
 
     def _failed(self, error: Exception) -> None:
         code = error.code if isinstance(error, RequestError) else 0
@@ -132,13 +159,16 @@ class Reflector(threading.Thread, Generic[T]):
         self._said = said
 
     def _list(self) -> None:
-        if self._resource.first and not self.near.is_set():
-            self._pages({"fieldSelector": self._resource.first}, set())
-            self.near.set()
+        """By pages; the watch goes on from there."""
         missing = self._resource.known()
-        version = self._pages({}, missing)
+        version = self._pages({"limit": str(_PAGE)}, missing)
+        self._complete(missing, version)
+
+    def _complete(self, missing: set[str], version: str) -> None:
+        """All of a list was put; what it did not have is gone."""
         for uid in missing:
             self._resource.delete(uid)
+        missing.clear()
         self._resource.at(version)
         self._version = version
         self.counts["lists"] += 1
@@ -146,11 +176,8 @@ class Reflector(threading.Thread, Generic[T]):
         self.near.set()
         self.synced.set()
 
-    def _pages(self, more: dict[str, str], missing: set[str]) -> str:
+    def _pages(self, query: dict[str, str], missing: set[str]) -> str:
         """List and put, and take what is found from ``missing``; the version to go on from."""
-        query = {"limit": str(_PAGE), **more}
-        if not self.synced.is_set():
-            query["resourceVersion"] = "0"  # from the server's cache: many agents may start at once
         while True:
             page = _list_pages.decode(self._body(query, "List"))
             for raw in page.items or ():
@@ -161,20 +188,36 @@ class Reflector(threading.Thread, Generic[T]):
             if not page.metadata.cont:
                 return page.metadata.resourceVersion
             query["continue"] = page.metadata.cont
-            query.pop("resourceVersion", None)
 
     def _watch(self) -> bool:
         """Until the server ends it, which it does after some minutes; whether anything was heard."""
-        query = {
-            "watch": "1", "allowWatchBookmarks": "true", "resourceVersion": self._version,
-            "timeoutSeconds": str(int(240 + 120 * self._jitter())),
-        }  # fmt: skip
+        return self._follow({"resourceVersion": self._version})
+
+    def _list_and_watch(self) -> bool:
+        """A watch that begins with all that there is (KEP-3157): neither side ever holds the whole list."""
+        query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        query["resourceVersion"] = "" if self.synced.is_set() else "0"  # "0": as old as the server's cache is
+        try:
+            return self._follow(query, self._resource.known())
+        except RequestError as error:
+            if error.code not in _NOT_KNOWN:
+                raise
+            self._streams = False
+            return False
+
+    def _follow(self, more: dict[str, str], missing: set[str] | None = None) -> bool:
+        """Take in events; those before the mark of the list's end are the list, if ``missing`` is given."""
+        timeout = str(int(240 + 120 * self._jitter()))
+        query = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": timeout, **more}
         response = self._request(query, "", timeout=400.0)
         heard = False
         try:
-            self._alive()
             for line in lines(response.stream(1 << 16, decode_content=True)):
-                self._event(_events.decode(line))
+                event = _events.decode(line)
+                if missing is None:
+                    self._event(event)
+                elif self._initial(event, missing):
+                    missing = None
                 heard = True
                 self._alive()
                 if self._stopping.is_set():
@@ -182,6 +225,22 @@ class Reflector(threading.Thread, Generic[T]):
         finally:
             response.close()
         return heard
+
+    def _initial(self, event: WatchEvent, missing: set[str]) -> bool:
+        """One event of a list that is streamed; whether it was the last one."""
+        if event.type in ("ERROR", "DELETED"):
+            self._event(event)
+            return False
+        item = self._decode(event.object)
+        if item is None:
+            return False
+        if event.type != "BOOKMARK":
+            missing.discard(item.metadata.uid)
+            self._resource.put(item)
+        elif (item.metadata.annotations or {}).get(_END) == "true":
+            self._complete(missing, item.metadata.resourceVersion)
+            return True
+        return False
 
     def _event(self, event: WatchEvent) -> None:
         if event.type == "ERROR":
@@ -225,7 +284,11 @@ class Reflector(threading.Thread, Generic[T]):
             except msgspec.MsgspecError:
                 status = Status()
             response.close()
-            raise RequestError(response.status, status.message or f"HTTP status {response.status}")
+            after = response.headers.get("Retry-After", "")
+            raise RequestError(
+                response.status, status.message or f"HTTP status {response.status}",
+                float(after) if after.isdecimal() else 0.0,
+            )  # fmt: skip
         return response
 
 

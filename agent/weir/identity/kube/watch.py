@@ -15,6 +15,11 @@ from weir.identity.kube.objects import NodeObject, Partial, PodObject, ServiceOb
 from weir.identity.kube.pods import node_of, pod_of, service_of, slice_of
 from weir.identity.kube.reflector import Reflector, Resource
 
+#: Lists of all pods a second, by all agents together, where there are more nodes than a few.
+_LISTS, _FEW, _LONGEST_SPREAD = 100.0, 100, 60.0
+#: Seconds that this waits for the nodes to be counted.
+_FOR_NODES = 5.0
+
 
 def _stay(_: object) -> None:
     """What is no more is remembered."""
@@ -44,7 +49,7 @@ class ClusterWatch:
         first = f"spec.nodeName={node}" if node else ""
         return [
             Resource("pods", "/api/v1/pods", PodObject, self._put_pod, index.delete_pod,
-                     index.known_pods, first=first),
+                     index.known_pods, first=first, spread=self._spread),
             Resource("services", "/api/v1/services", ServiceObject,
                      lambda o: index.put_service(service_of(o)), index.delete_service, index.known_services),
             Resource("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", SliceObject,
@@ -53,6 +58,12 @@ class ClusterWatch:
                      index.delete_node, index.known_nodes),
             Resource("jobs", "/apis/batch/v1/jobs", Partial, self._put_job, _stay, set, metadata_only=True),
         ]  # fmt: skip
+
+    def _spread(self) -> float:
+        """Seconds over which the agents of all nodes list all pods, where they are started together."""
+        next(r for r in self._reflectors if r.resource == "nodes").synced.wait(_FOR_NODES)
+        nodes = self._index.sizes()["nodes"]
+        return min(nodes / _LISTS, _LONGEST_SPREAD) if nodes > _FEW else 0.0
 
     def _put_pod(self, item: PodObject) -> None:
         pod, bad = pod_of(item, self._labels)
