@@ -26,7 +26,12 @@ CGROUPS = {
     "/cri-containerd-{container}.scope",
     "cgroupfs": "kubepods/besteffort/pod{pod}/{container}",
     "guaranteed": "kubepods.slice/kubepods-pod{pod_}.slice/crio-{container}.scope",
+    # A host with cgroup v1: its sockets are all in v2's root, so the process tells.
+    "v1": "kubepods/burstable/pod{pod}/{container}",
 }
+
+#: A hierarchy of cgroup v1, where this host has it.
+V1 = Path("/sys/fs/cgroup/pids")
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ class Node:
             self._macvlan(netns, f"net{number}", network, secondary)
         local = (annotations or {}).get("kubernetes.io/config.hash", uid)
         below = CGROUPS[form].format(pod=local, pod_=local.replace("-", "_"), container=secrets.token_hex(32))
-        root = cgroup_root()
+        root = V1 if form == "v1" else cgroup_root()
         assert root is not None
         cgroup = self._stack.enter_context(make_cgroup(root, below))
         pod = Pod(namespace, name, uid, netns, cgroup, dict(networks))

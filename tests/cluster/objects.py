@@ -118,7 +118,7 @@ def job(name: str, cron: str = "") -> dict[str, Any]:
     return {"metadata": meta, "spec": {"template": template, "suspend": True}}
 
 
-def slice_of(namespace: str, service: str, *uids: str) -> dict[str, Any]:
+def slice_of(namespace: str, service: str, *uids: str, port: int = 0) -> dict[str, Any]:
     """What the endpoint slice controller makes of pods that are ready."""
     meta = {
         "name": f"{service}-abc12",
@@ -129,4 +129,5 @@ def slice_of(namespace: str, service: str, *uids: str) -> dict[str, Any]:
         {"addresses": [f"10.244.9.{number}"], "targetRef": {"kind": "Pod", "name": uid, "uid": uid}}
         for number, uid in enumerate(uids, 1)
     ]
-    return {"metadata": meta, "addressType": "IPv4", "endpoints": endpoints}
+    ports = [{"name": "", "port": port, "protocol": "TCP"}] if port else []
+    return {"metadata": meta, "addressType": "IPv4", "endpoints": endpoints, "ports": ports}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kernel.peers.netns import Netns, run
 from tests.kernel.peers.process import FAMILIES, Peer
-from tests.kernel.peers.router import Routed, make_routed
+from tests.kernel.peers.router import Routed, has_ipvs, make_routed
 from tests.kernel.peers.tcp import Link, TcpPair, attempt, tcp_pair
 from tests.kernel.peers.udp import open_socket
 from tests.kernel.watch import Watch, watching
@@ -107,7 +107,7 @@ def test_tracking_that_begins_after_weir(routed: Routed, way: str, cgroup: Calla
 
 
 def test_in_short(routed: Routed, way: str) -> None:
-    """What virtual machines have time for: one load, an old connection, a new one, and datagrams."""
+    """What virtual machines have time for, with one load: connections old and new, datagrams, all modes."""
     service, size, replies = routed.service["v4"], 101, 53 * (1 + 2 + 3)
     with tcp_pair(routed.client, routed.server) as pair:
         listener, port = open_socket(pair.server, "v4", bind=(routed.server.v4, 0))
@@ -137,6 +137,34 @@ def test_in_short(routed: Routed, way: str) -> None:
             assert seen(watch, routed.server, DESTINATION, UDP) == {
                 Seen(client, port, dialled, replies, 3 * size)
             }
+            for mode in ("iptables", "ipvs") if has_ipvs() else ("iptables",):
+                through(watch, routed, pair, mode)
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+def test_kube_proxys_other_modes(routed: Routed, way: str, mode: str) -> None:
+    if mode == "ipvs" and not has_ipvs():
+        pytest.skip("IPVS: this kernel has it not")
+    with (
+        tcp_pair(routed.client, routed.server) as pair,
+        watching(routed.client, routed.router, routed.server, nat=way) as watch,
+    ):
+        through(watch, routed, pair, mode)
+
+
+def through(watch: Watch, routed: Routed, pair: TcpPair, mode: str) -> None:
+    """A connection by that mode, seen at both ends."""
+    port = {"iptables": 91, "ipvs": 92}[mode]
+    getattr(routed, mode)(port, pair.port)
+    link = dial(pair.client, pair, "v4", routed.service["v4"], port)
+    link.move(503)
+    link.move(211, sender="server")
+    link.close()
+    dialled = f"{routed.service['v4']} {port}"
+    at_client = Seen(routed.server.v4, pair.port, dialled, 503, 211)
+    at_server = Seen(routed.client.v4, pair.port, dialled, 211, 503)
+    watch.until(lambda: at_server in seen(watch, routed.server, DESTINATION))
+    assert at_client in seen(watch, routed.client, SOURCE)
 
 
 @pytest.mark.parametrize("masquerade", [False, True])

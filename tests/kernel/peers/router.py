@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 from tests.kernel.peers.netns import Netns, make_netns, run
@@ -34,6 +37,47 @@ class Routed:
         if masquerade:
             rules += "add rule inet weirt post ct status dnat masquerade\n"
         self.router.run("nft", "-f", "-", stdin=rules)
+
+    def iptables(self, port: int, to: int) -> None:
+        """As kube-proxy in iptables mode: IPv4, TCP, by chains of its own."""
+        dialled = f"-d {self.service['v4']}/32 -p tcp -m tcp --dport {port}"
+        rules = f"""*nat
+            :KUBE-SERVICES - [0:0]
+            :KUBE-SVC-X - [0:0]
+            :KUBE-SEP-X - [0:0]
+            -A PREROUTING -j KUBE-SERVICES
+            -A OUTPUT -j KUBE-SERVICES
+            -A KUBE-SERVICES {dialled} -j KUBE-SVC-X
+            -A KUBE-SVC-X -j KUBE-SEP-X
+            -A KUBE-SEP-X -p tcp -m tcp -j DNAT --to-destination {self.server.v4}:{to}
+            COMMIT
+            """
+        lines = "\n".join(line.strip() for line in rules.splitlines())
+        self.router.run("iptables-restore", "--noflush", stdin=lines)
+
+    def ipvs(self, port: int, to: int) -> None:
+        """As kube-proxy in IPVS mode: the service's address is the node's own, on a dummy; IPv4, TCP."""
+        run("ip", "-n", self.router.name, "link", "add", "kube-ipvs0", "type", "dummy")
+        run("ip", "-n", self.router.name, "addr", "add", f"{self.service['v4']}/32", "dev", "kube-ipvs0")
+        self.router.run(sys.executable, "-c", _IPVS, self.service["v4"], str(port), self.server.v4, str(to))
+        self.router.sysctl("net.ipv4.vs.conntrack", "1")
+
+
+_IPVS = """
+import sys
+from pyroute2 import IPVS, IPVSDest, IPVSService
+address, port, to_address, to_port = sys.argv[1:]
+with IPVS() as ipvs:
+    service = IPVSService(addr=address, port=int(port), protocol=6, sched_name="rr")
+    ipvs.service("add", service=service)
+    ipvs.dest("add", service=service, dest=IPVSDest(addr=to_address, port=int(to_port), fwd_method=0))
+"""
+
+
+def has_ipvs() -> bool:
+    """Whether this kernel can: the module is loaded where it is not built in."""
+    subprocess.run(["modprobe", "-q", "ip_vs_rr"], check=False)
+    return Path("/proc/net/ip_vs").exists()
 
 
 @contextlib.contextmanager
