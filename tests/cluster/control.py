@@ -82,7 +82,7 @@ class ControlPlane:
              "--service-account-issuer", "https://weir.test", "--service-account-key-file", self._key,
              "--service-account-signing-key-file", self._key, "--service-cluster-ip-range", "10.96.0.0/16",
              "--disable-admission-plugins", "ServiceAccount", "--etcd-compaction-interval", "0"],
-            stdout=self._logs[1], stderr=self._logs[1],
+            stdout=self._logs[1], stderr=self._logs[1], env={**os.environ, "GOMEMLIMIT": "8GiB"},
         )  # fmt: skip
         self._until(self._ready, "the API server does not become ready")
 

@@ -48,9 +48,9 @@ def cpu(pid: int) -> float:
 def resident(pid: int) -> tuple[float, float]:
     """MB now, and at most until now."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    found = {key: int(value.split()[0]) / 1000 for key, _, value in (line.partition(":") for line in lines)
-             if key in ("VmRSS", "VmHWM")}  # fmt: skip
-    return found["VmRSS"], found["VmHWM"]
+    found = dict(line.split(":", 1) for line in lines)
+    now, most = (int(found[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM"))
+    return now, most
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,8 @@ def started(running: Agent, town: Town, asked: int, before: float, began: float)
 
 
 def events(town: Town, processes: dict[str, int], seconds: float, heard: Callable[[], float]) -> Load:
-    """Pods are replaced, 1,000 events a second; CPU beyond what there is without events."""
-    idle = {name: cpu(pid) for name, pid in processes.items()}
-    time.sleep(seconds / 2)
-    idle = {name: (cpu(pid) - idle[name]) / (seconds / 2) for name, pid in processes.items()}
+    """Pods are replaced, 1,000 events a second."""
+    time.sleep(_SETTLE)
     before, heard_before = {name: cpu(pid) for name, pid in processes.items()}, heard()
     began, made, at = time.monotonic(), 0, 0
     while time.monotonic() < began + seconds:
@@ -122,11 +120,7 @@ def events(town: Town, processes: dict[str, int], seconds: float, heard: Callabl
         time.sleep(max(0.0, began + made / _RATE - time.monotonic()))
     rate = made / (time.monotonic() - began)
     time.sleep(_SETTLE)
-    took = time.monotonic() - began
-    cost = {
-        name: max(0.0, cpu(pid) - before[name] - idle[name] * took) / made * 1000
-        for name, pid in processes.items()
-    }
+    cost = {name: (cpu(pid) - before[name]) / made * 1000 for name, pid in processes.items()}
     return Load(rate, (heard() - heard_before) / made, cost)
 
 

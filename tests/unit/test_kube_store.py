@@ -12,7 +12,7 @@ from weir.identity.cidrs import packed
 from weir.identity.kube.networks import Attachment
 from weir.identity.kube.pods import Pod
 from weir.identity.kube.stays import ALWAYS, NEVER, Stay
-from weir.identity.kube.store import Kept, PodStore
+from weir.identity.kube.store import Kept, PodStore, Words
 
 ADDRESSES = [("", packed(f"10.0.0.{n}")) for n in range(1, 8)] + [
     ("", packed("fd00::1")), ("prod/sriov-a", packed("10.0.0.1")), ("prod/sriov-b", packed("10.0.0.1")),
@@ -68,7 +68,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(7))
 def test_as_a_naive_model(seed: int) -> None:
-    rng, store, model = random.Random(seed), PodStore(), Model()
+    rng, store, model = random.Random(seed), PodStore(Words(3)), Model()
     uids = [str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(11)] + ["u1", "UPPER-" + "F" * 30]
     keys: set[object] = set()
     for _ in range(1009):
