@@ -16,10 +16,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from weir.kubecache.shelf import GoneError, Shelf, TooNewError, bookmark
+from weir.kubecache.shelf import PARTS, GoneError, Shelf, TooNewError, bookmark
 from weir.kubecache.tokens import Tokens, UnavailableError
 
-_COMMA = gzip.compress(b",")
 _BOOKMARKS = 30.0
 _LONGEST_WATCH = 3600
 #: Of the time that it takes to tell all watchers, so many times that is waited until the next news goes out.
@@ -120,7 +119,7 @@ class Cache:
             labels=["resource"],
         )  # fmt: skip
         requests = CounterMetricFamily(
-            "weir_kube_cache_requests", "Pages of lists and watches served, and what was refused.",
+            "weir_kube_cache_requests", "Lists and watches served, and what was refused.",
             labels=["resource", "outcome"],
         )  # fmt: skip
         for path, served in self._served.items():
@@ -138,9 +137,7 @@ class Cache:
         try:
             if query.get("watch") in ("1", "true"):
                 return await self._watch(request, served)
-            if "fieldSelector" in query:
-                return self._of_node(request, served)
-            return self._page(request, served)
+            return self._of_node(request, served)
         except GoneError:
             self.counts[request.path, "expired"] += 1
             return _status(410, "Expired", "too old resource version; list again")
@@ -149,52 +146,33 @@ class Cache:
         except ValueError as error:
             return _status(400, "BadRequest", str(error))
 
-    def _page(self, request: web.Request, served: Served) -> web.Response:
-        first, _, bucket = request.query.get("continue", "").partition(".")
-        limit = int(request.query.get("limit", "500"))
-        version, page = served.shelf.page(int(bucket or 0), max(limit, 1), int(first) if first else None)
-        self.counts[request.path, "pages"] += 1
-        cont = f"{version}.{page.next}" if page.next is not None else ""
-        parts = [gzip.compress(_head(served.kind, version, cont), 1)]
-        for member in page.members:
-            parts += (member, _COMMA)
-        if page.members:
-            parts.pop()
-        return _json(request, b"".join((*parts, _TAIL)))
-
     def _of_node(self, request: web.Request, served: Served) -> web.Response:
-        name, _, node = request.query["fieldSelector"].partition("=")
+        name, _, node = request.query.get("fieldSelector", "").partition("=")
         if name != "spec.nodeName":
-            raise ValueError("the only field selector here is spec.nodeName=NAME")
+            raise ValueError(
+                "a list here is by fieldSelector=spec.nodeName=NAME, or a watch with sendInitialEvents"
+            )
         version, found = served.shelf.on_node(node)
-        self.counts[request.path, "pages"] += 1
-        text = _head(served.kind, version, "") + b",".join(found) + b"]}"
-        return _json(request, gzip.compress(text, 1))
+        self.counts[request.path, "lists_of_a_node"] += 1
+        head = b'{"kind":"%s","metadata":{"resourceVersion":"%d"},"items":[' % (served.kind.encode(), version)
+        return web.Response(body=head + b",".join(found) + b"]}", content_type="application/json")
 
     async def _watch(self, request: web.Request, served: Served) -> web.StreamResponse:
-        shelf, path = served.shelf, request.path
-        if "fieldSelector" in request.query or "sendInitialEvents" in request.query:
-            raise ValueError("a watch takes neither fieldSelector nor sendInitialEvents here")
-        version = int(request.query.get("resourceVersion", "0"))
-        end = time.monotonic() + min(int(request.query.get("timeoutSeconds", "300")), _LONGEST_WATCH)
+        shelf, path, query = served.shelf, request.path, request.query
+        if "fieldSelector" in query:
+            raise ValueError("no field selector for a watch here")
+        whole = query.get("sendInitialEvents") == "true"
+        end = time.monotonic() + min(int(query.get("timeoutSeconds", "300")), _LONGEST_WATCH)
+        version = shelf.version if whole else int(query.get("resourceVersion", "0"))
         data, at = shelf.since(version)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response = _Packed(request)
         self.watchers[path] += 1
-        self.counts[path, "watches"] += 1
+        self.counts[path, "lists" if whole else "watches"] += 1
         try:
             await response.prepare(request)
-            told = time.monotonic()
-            while time.monotonic() < end:
-                if not data and time.monotonic() - told >= _BOOKMARKS:
-                    data = bookmark(shelf.version)
-                if data:
-                    await response.write(data)
-                    told = time.monotonic()
-                news = self._news
-                data, at = shelf.after(at)
-                if not data:
-                    await news.wait()
-                    data, at = shelf.after(at)
+            if whole:
+                data, at = b"", await _all_of(shelf, version, response)
+            await self._follow(shelf, response, data, at, end)
         except GoneError:
             self.counts[path, "too_slow"] += 1  # it goes on from its last version, or lists again
         except ConnectionError:
@@ -203,21 +181,50 @@ class Cache:
             self.watchers[path] -= 1
         return response
 
+    async def _follow(self, shelf: Shelf, response: _Packed, data: bytes, at: int, end: float) -> None:
+        """Write ``data`` and then what comes, until the time ``end``."""
+        told = time.monotonic()
+        while time.monotonic() < end:
+            if not data and time.monotonic() - told >= _BOOKMARKS:
+                data = bookmark(shelf.version)
+            if data:
+                await response.put(data)
+                told = time.monotonic()
+            news = self._news
+            data, at = shelf.after(at)
+            if not data:
+                await news.wait()
+                data, at = shelf.after(at)
 
-_TAIL = gzip.compress(b"]}")
+
+class _Packed(web.StreamResponse):
+    """Takes members of a gzip stream, and unpacks them for who cannot."""
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__(headers={"Content-Type": "application/json"})
+        self._packed = "gzip" in request.headers.get("Accept-Encoding", "")
+        if self._packed:
+            self.headers["Content-Encoding"] = "gzip"
+
+    async def put(self, member: bytes) -> None:
+        """Write one, once there is room."""
+        await self.write(member if self._packed else gzip.decompress(member))
 
 
-def _head(kind: str, version: int, cont: str) -> bytes:
-    meta = msgspec.json.encode({"resourceVersion": str(version), "continue": cont})
-    return b'{"kind":"%s","metadata":%s,"items":[' % (kind.encode(), meta)
+async def _all_of(shelf: Shelf, version: int, response: _Packed) -> int:
+    """Write every object, what happened since ``version``, and the mark of the end; number of the next event.
 
-
-def _json(request: web.Request, packed: bytes) -> web.Response:
-    """``packed`` is gzip, in several members."""
-    if "gzip" not in request.headers.get("Accept-Encoding", ""):
-        return web.Response(body=gzip.decompress(packed), content_type="application/json")
-    encoded = {"Content-Encoding": "gzip"}
-    return web.Response(body=packed, content_type="application/json", headers=encoded)
+    What changed meanwhile comes a second time, as it is by then, which is no news to who has it.
+    """
+    for part in range(PARTS):
+        if member := shelf.some(part):
+            await response.put(member)
+    now = shelf.version
+    data, at = shelf.since(version)
+    if data:
+        await response.put(data)
+    await response.put(bookmark(now, end=True))
+    return at
 
 
 def _status(code: int, reason: str, message: str) -> web.Response:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All objects of one resource in slim form: pages of a list, and what happened since a version.
+"""All objects of one resource in slim form, and what happened since a version.
 
 One thread writes, the event loop reads: a lock. Versions are the API server's, so an agent may go on at
 another replica; they are compared as numbers (Kubernetes documents since 1.35 that they can be).
@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from weir.identity.kube.objects import Meta
+from weir.identity.kube.objects import LIST_END, Meta
 from weir.identity.kube.pods import number_of
 from weir.kubecache.slim import Slim, versioned
 
-_BUCKETS = 256
+#: Parts in which a list is told.
+PARTS = 256
 _EVENTS = 50_000
 
 
@@ -54,19 +55,10 @@ class _Event:
 
 @dataclass(slots=True)
 class _Bucket:
-    """Some of the objects, by the number of their uid; ``packed`` is their JSON, compressed."""
+    """Some of the objects, by the number of their uid; ``packed`` are ADDED events of them, compressed."""
 
     items: dict[int, bytes] = field(default_factory=dict)
     packed: bytes = b""
-
-
-@dataclass(frozen=True)
-class Page:
-    """Compressed JSON of some objects, comma-separated; ``next`` is None after the last one."""
-
-    members: list[bytes]
-    count: int
-    next: int | None
 
 
 class Shelf:
@@ -75,13 +67,13 @@ class Shelf:
     def __init__(self, slim: Slim, events: int = _EVENTS) -> None:
         self._slim = slim
         self._lock = threading.Lock()
-        self._buckets = [_Bucket() for _ in range(_BUCKETS)]
+        self._buckets = [_Bucket() for _ in range(PARTS)]
         self._pending: dict[int, bytes] = {}  # b"": deleted
         self._by_node: dict[str, set[int]] = {}
         self._events: deque[_Event] = deque(maxlen=events)
         self._floor = 0
         self._first = 0  # number of the oldest event
-        self._chunk: tuple[int, int, bytes] = (0, 0, b"")
+        self._chunk: tuple[int, int, bytes] = (0, 0, b"")  # from, to, compressed
         self.version = 0
         self.same = 0
         self.changed: Callable[[], None] = lambda: None
@@ -138,30 +130,19 @@ class Shelf:
         self._events.append(_Event(self.version, key, not blob, line))
 
     def _bucket(self, number: int) -> _Bucket:
-        return self._buckets[number % _BUCKETS]
+        return self._buckets[number % PARTS]
 
     def __len__(self) -> int:
         return sum(len(bucket.items) for bucket in self._buckets)
 
-    def page(self, start: int, limit: int, version: int | None = None) -> tuple[int, Page]:
-        """(version, at least ``limit`` objects from bucket ``start`` on, where there are so many).
-
-        ``version`` is the first page's: what changed since must be in the events, so GoneError where it is
-        not, TooNewError where this replica is behind.
-        """
+    def some(self, bucket: int) -> bytes:
+        """ADDED events of a part of the objects, compressed; parts are numbered from 0 to PARTS - 1."""
         with self._lock:
-            version = self.version if version is None else version
-            self._check(version)
-            members: list[bytes] = []
-            count, at = 0, start
-            while at < _BUCKETS and count < limit:
-                bucket = self._buckets[at]
-                at += 1
-                if bucket.items:
-                    bucket.packed = bucket.packed or gzip.compress(b",".join(bucket.items.values()), 6)
-                    members.append(bucket.packed)
-                    count += len(bucket.items)
-            return version, Page(members, count, at if at < _BUCKETS else None)
+            found = self._buckets[bucket]
+            if found.items and not found.packed:
+                lines = (b'{"type":"ADDED","object":%s}\n' % blob for blob in found.items.values())
+                found.packed = gzip.compress(b"".join(lines), 6)
+            return found.packed
 
     def on_node(self, node: str) -> tuple[int, list[bytes]]:
         """(version, pods of a node)."""
@@ -175,27 +156,32 @@ class Shelf:
             raise GoneError
 
     def since(self, version: int) -> tuple[bytes, int]:
-        """(the last event of each object after a version, number of the next event)."""
+        """(the last event of each object after a version, compressed; number of the next event).
+
+        GoneError where the events do not reach back so far, TooNewError where this replica is behind.
+        """
         with self._lock:
             self._check(version)
             last = {event.number: event for event in self._events if event.version > version}
             lines = [event.line for event in sorted(last.values(), key=lambda event: event.version)]
-            return b"".join(lines), self._first + len(self._events)
+            return gzip.compress(b"".join(lines), 1) if lines else b"", self._first + len(self._events)
 
     def after(self, number: int) -> tuple[bytes, int]:
-        """(events from a number on, number of the next one); GoneError where they were pushed out."""
+        """(events from a number on, compressed; number of the next one); GoneError where they are no more."""
         with self._lock:
             end = self._first + len(self._events)
             if number < self._first:
                 raise GoneError
+            if number == end:
+                return b"", end
             if self._chunk[:2] != (number, end):
-                count = end - number
-                lines = [self._events[len(self._events) - count + at].line for at in range(count)]
-                self._chunk = number, end, b"".join(lines)
+                lines = [self._events[at - self._first].line for at in range(number, end)]
+                self._chunk = number, end, gzip.compress(b"".join(lines), 1)
             return self._chunk[2], end
 
 
-def bookmark(version: int) -> bytes:
-    """A line that tells a watcher from where it may go on."""
-    item = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(version)}}}
-    return msgspec.json.encode(item) + b"\n"
+def bookmark(version: int, end: bool = False) -> bytes:
+    """A line that tells a watcher from where it may go on, and whether a list ends here; compressed."""
+    marks = {"annotations": {LIST_END: "true"}} if end else {}
+    item = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(version), **marks}}}
+    return gzip.compress(msgspec.json.encode(item) + b"\n", 1)

@@ -11,6 +11,9 @@ from datetime import datetime
 
 import msgspec
 
+#: Annotation of the bookmark that ends a list which is streamed (KEP-3157).
+LIST_END = "k8s.io/initial-events-end"
+
 
 class OwnerReference(msgspec.Struct, omit_defaults=True):
     """``metadata.ownerReferences[]``."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import msgspec
 
 from weir.identity.kube.api import Api
-from weir.identity.kube.objects import ListPage, Meta, Status, WatchEvent
+from weir.identity.kube.objects import LIST_END, ListPage, Meta, Status, WatchEvent
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse as HTTPResponse
@@ -30,7 +30,6 @@ _PAGE = 500
 _MAX_LINE = 8 << 20
 #: What servers say that cannot stream a list: before Kubernetes 1.32, or with the feature WatchList off.
 _NOT_KNOWN = (400, 422)
-_END = "k8s.io/initial-events-end"
 _PARTIAL = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 _list_pages, _events = msgspec.json.Decoder(ListPage), msgspec.json.Decoder(WatchEvent)
@@ -237,7 +236,7 @@ class Reflector(threading.Thread, Generic[T]):
         if event.type != "BOOKMARK":
             missing.discard(item.metadata.uid)
             self._resource.put(item)
-        elif (item.metadata.annotations or {}).get(_END) == "true":
+        elif (item.metadata.annotations or {}).get(LIST_END) == "true":
             self._complete(missing, item.metadata.resourceVersion)
             return True
         return False
