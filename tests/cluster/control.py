@@ -72,7 +72,7 @@ class ControlPlane:
         """The server's certificate signs itself."""
         return self._folder / "certificates/apiserver.crt"
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start the API server and wait until it is ready."""
         self._server = subprocess.Popen(
             [self._programs / "kube-apiserver", "--etcd-servers", self.etcd_url,
@@ -81,7 +81,8 @@ class ControlPlane:
              "--token-auth-file", self._folder / "tokens.csv",
              "--service-account-issuer", "https://weir.test", "--service-account-key-file", self._key,
              "--service-account-signing-key-file", self._key, "--service-cluster-ip-range", "10.96.0.0/16",
-             "--disable-admission-plugins", "ServiceAccount", "--etcd-compaction-interval", "0"],
+             "--disable-admission-plugins", "ServiceAccount", "--etcd-compaction-interval", "0",
+             *options],
             stdout=self._logs[1], stderr=self._logs[1], env={**os.environ, "GOMEMLIMIT": "8GiB"},
         )  # fmt: skip
         self._until(self._ready, "the API server does not become ready")

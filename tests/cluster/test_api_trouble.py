@@ -66,6 +66,30 @@ def test_a_version_that_was_compacted_away(
         assert both_ends(found) == ("prod/client/client", "prod/late/late", "address")
 
 
+def test_a_server_that_cannot_stream_lists(
+    instance: str, cluster: Cluster, pods: tuple[Pod, Pod], access: Access
+) -> None:
+    """Kubernetes 1.33 and older ones than 1.32: lists in pages."""
+    client, server = pods
+    cluster.control.stop()
+    cluster.control.start("--feature-gates", "WatchList=false")
+    try:
+        with Agent(instance, namespaces(client), *access("node-a"), *PODS).ready() as agent:
+            found = talk(agent, client, server, server.netns, 1)["source"]
+            assert both_ends(found) == ("prod/client/client", "prod/db/server", "address")
+            late = cluster.nodes[1].pod("late")
+            agent.page_when(lambda p: p.sum("weir_agent_kubernetes_objects", kind="pods") == 3)
+            found = talk(agent, client, late, late.netns, 1)["source"]
+            assert both_ends(found)[1] == "prod/late/late"
+            page = agent.page()
+            assert page.sum(EVENTS, event="lists") == 5
+            assert page.sum(EVENTS, event="http_422") == 0
+            assert not [line for line in agent.log if "level=warning" in line]
+    finally:
+        cluster.control.stop()
+        cluster.control.start()
+
+
 def test_a_server_that_stalls_at_the_start(
     instance: str, cluster: Cluster, pods: tuple[Pod, Pod], access: Access
 ) -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from tests.unit.synthetic import Clock
 from weir.identity.cidrs import packed
 from weir.identity.kube.index import Changes, ClusterIndex
-from weir.identity.kube.pods import Node, Pod, Service
+from weir.identity.kube.pods import Node, Pod, Service, Slice, pack
 from weir.identity.kube.stays import UNSURE
 
 IPS = [packed(f"10.0.0.{n}") for n in range(1, 12)]
@@ -257,3 +257,60 @@ def test_never_a_wrong_pod(seed: int, exact: bool) -> None:
                 asked += 1
                 named += found is not None
     assert named > asked * 0.6
+
+
+def test_the_one_service_of_a_pods_port() -> None:
+    index = index_of()
+    index.put_pod(pod("a", ("", IPS[0])))
+    index.put_pod(pod("b", ("", IPS[1])))
+    index.put_slice(Slice("s1", "prod", "web", pack({"a", "b"}), ((6, 8080),)))
+    index.put_slice(Slice("s2", "prod", "dns", pack({"a"}), ((17, 53), (6, 53))))
+    index.put_slice(Slice("s3", "test", "web2", pack({"a"}), ((6, 8080),)))  # not of the pod's namespace
+    asked = [("a", 6, 8080), ("a", 17, 53), ("b", 6, 53), ("b", 6, 8081), ("c", 6, 8080)]
+    assert [index.served_by(*key) for key in asked] == ["web", "dns", "", "", ""]
+    index.put_slice(Slice("s4", "prod", "canary", pack({"a"}), ((6, 8080),)))
+    assert [index.served_by(uid, 6, 8080) for uid in ("a", "b")] == ["", "web"]  # two: nobody knows which
+    index.take_changes()
+    index.label_by_endpoint()
+    assert index.take_changes().everything
+    index.delete_slice("s4")
+    assert index.take_changes().addresses == {IPS[0]}
+    assert index.served_by("a", 6, 8080) == "web"
+    index.put_slice(Slice("s1", "prod", "web", pack({"b"}), ((6, 8080),)))
+    assert index.take_changes().addresses == {IPS[0]}
+    index.put_slice(Slice("s1", "prod", "web", pack({"b"}), ((6, 8081),)))
+    assert index.take_changes().addresses == {IPS[1]}
+
+
+def test_endpoints_that_are_no_pods() -> None:
+    index = index_of()
+    index.put_slice(Slice("s1", "prod", "database", b"", ((6, 5432),), (IPS[3],)))
+    assert index.take_changes().addresses == {IPS[3]}
+    found = index.endpoint_at(IPS[3], 6, 5432)
+    assert found is not None
+    assert found.service == "database"
+    assert index.endpoint_at(IPS[3], 17, 5432) is None
+    assert index.endpoint_at(IPS[4], 6, 5432) is None
+    index.delete_slice("s1")
+    assert index.endpoint_at(IPS[3], 6, 5432) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pods_among_endpoints(seed: int) -> None:
+    """Numbers that lie across two others are none of them."""
+    rng = random.Random(seed)
+    few = [bytes(rng.choices(b"\0\1", k=16)) for _ in range(5)]
+    item = Slice("s", "prod", "web", b"".join(few))
+    for at in range(65):
+        number = item.packed[at : at + 16]
+        assert item.has(int.from_bytes(number, "big")) == (number in few)
+
+
+def test_too_much_news_is_told_as_everything() -> None:
+    index = index_of()
+    for number in range(4999):
+        index.put_pod(pod(str(number), ("", packed(f"10.1.{number // 250}.{number % 250}"))))
+    changes = index.take_changes()
+    assert (changes.everything, changes.uids) == (True, frozenset())
+    index.put_pod(pod("x", ("", IPS[0])))
+    assert index.take_changes() == Changes(frozenset(IPS[:1]), frozenset("x"))

@@ -114,6 +114,8 @@ class Shelf:
     def _apply(self, key: int, blob: bytes) -> None:
         bucket = self._bucket(key)
         known = bucket.items.pop(key, b"")
+        if not known and not blob:
+            return  # it came and went
         if known:
             self._by_node[_glance(known).spec.nodeName].discard(key)
         if blob:

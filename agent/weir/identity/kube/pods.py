@@ -171,7 +171,7 @@ class Slice:
         """Whether a pod is among them."""
         wanted = number.to_bytes(16, "big")
         at = self.packed.find(wanted)
-        while at % 16 > 0:  # between two numbers
+        while at > 0 and at % 16:  # across two numbers
             at = self.packed.find(wanted, at + 1)
         return at >= 0
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("weir.kube")
 _PAGE = 500
 _MAX_LINE = 8 << 20
-#: What servers say that cannot stream a list: before Kubernetes 1.32, or with the feature WatchList off.
+#: What servers say that cannot stream a list: Kubernetes without the feature WatchList (before 1.32; 1.33).
 _NOT_KNOWN = (400, 422)
 _PARTIAL = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
