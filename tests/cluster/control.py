@@ -83,7 +83,7 @@ class ControlPlane:
              "--service-account-signing-key-file", self._key, "--service-cluster-ip-range", "10.96.0.0/16",
              "--disable-admission-plugins", "ServiceAccount", "--etcd-compaction-interval", "0",
              *options],
-            stdout=self._logs[1], stderr=self._logs[1], env={**os.environ, "GOMEMLIMIT": "8GiB"},
+            stdout=self._logs[1], stderr=self._logs[1], env={**os.environ, "GOMEMLIMIT": "14GiB"},
         )  # fmt: skip
         self._until(self._ready, "the API server does not become ready")
 

@@ -119,7 +119,10 @@ def events(town: Town, processes: dict[str, int], seconds: float, heard: Callabl
         at = (at + 50) % (town.pods - 50)
         time.sleep(max(0.0, began + made / _RATE - time.monotonic()))
     rate = made / (time.monotonic() - began)
-    time.sleep(_SETTLE)
+    last = -1.0
+    while (now := heard()) > last:  # until all has come that comes
+        last = now
+        time.sleep(_SETTLE)
     cost = {name: (cpu(pid) - before[name]) / made * 1000 for name, pid in processes.items()}
     return Load(rate, (heard() - heard_before) / made, cost)
 

@@ -56,11 +56,16 @@ class Routed:
         self.router.run("iptables-restore", "--noflush", stdin=lines)
 
     def ipvs(self, port: int, to: int) -> None:
-        """As kube-proxy in IPVS mode: the service's address is the node's own, on a dummy; IPv4, TCP."""
+        """As kube-proxy in IPVS mode: the service's address is the node's own, on a dummy; IPv4, TCP.
+
+        Masquerading is iptables' there, too, which is what has connections tracked in the namespace.
+        """
+        self.router.sysctl("net.ipv4.vs.conntrack", "1")
+        masquerade = "-m mark --mark 0x4000/0x4000 -j MASQUERADE"
+        self.router.run("iptables", "-t", "nat", "-A", "POSTROUTING", *masquerade.split())
         run("ip", "-n", self.router.name, "link", "add", "kube-ipvs0", "type", "dummy")
         run("ip", "-n", self.router.name, "addr", "add", f"{self.service['v4']}/32", "dev", "kube-ipvs0")
         self.router.run(sys.executable, "-c", _IPVS, self.service["v4"], str(port), self.server.v4, str(to))
-        self.router.sysctl("net.ipv4.vs.conntrack", "1")
 
 
 _IPVS = """
