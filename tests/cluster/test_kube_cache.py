@@ -135,6 +135,10 @@ def test_names_as_from_the_api_server(
         lists = agent.page().sum(EVENTS, event="lists")
     assert lists == 5  # one of each resource: the agent did not notice
     assert cache.value("weir_kube_cache_objects", resource="pods") == 3
+    assert cache.value("weir_kube_cache_age_seconds", resource="pods") < PATIENCE
+    with cluster.control.stalled():
+        time.sleep(2.1)
+        assert cache.value("weir_kube_cache_age_seconds", resource="pods") > 2
     assert cache.value("weir_kube_cache_events_held_back_total", resource="pods") > 0
 
 

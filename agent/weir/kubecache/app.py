@@ -21,6 +21,9 @@ from weir.kubecache.tokens import Tokens, UnavailableError
 
 _BOOKMARKS = 30.0
 _LONGEST_WATCH = 3600
+#: The API server sends bookmarks once a minute: after some of them have failed to come, agents are not told
+#: any more that what they know is fresh, and their own age of it rises.
+_STALE = 150.0
 #: Of the time that it takes to tell all watchers, so many times that is waited until the next news goes out.
 _REST = 4
 _MAX_PAUSE = 2.0
@@ -28,12 +31,13 @@ _MAX_PAUSE = 2.0
 
 @dataclass
 class Served:
-    """One resource: its shelf, and whether all of it is there yet."""
+    """One resource: its shelf, whether all of it is there yet, and seconds since the API server was heard."""
 
     name: str
     kind: str
     shelf: Shelf
     synced: Callable[[], bool]
+    age: Callable[[], float]
 
 
 class Cache:
@@ -122,13 +126,19 @@ class Cache:
             "weir_kube_cache_requests", "Lists and watches served, and what was refused.",
             labels=["resource", "outcome"],
         )  # fmt: skip
+        ages = GaugeMetricFamily(
+            "weir_kube_cache_age_seconds",
+            "Since the API server was heard of a resource.",
+            labels=["resource"],
+        )
         for path, served in self._served.items():
+            ages.add_metric([served.name], served.age())
             objects.add_metric([served.name], len(served.shelf))
             watchers.add_metric([served.name], self.watchers[path])
             same.add_metric([served.name], served.shelf.same)
         for (path, outcome), times in sorted(self.counts.items()):
             requests.add_metric([self._served[path].name, outcome], times)
-        return objects, watchers, same, requests
+        return objects, watchers, ages, same, requests
 
     async def _collection(self, request: web.Request) -> web.StreamResponse:
         served, query = self._served[request.path], request.query
@@ -172,7 +182,7 @@ class Cache:
             await response.prepare(request)
             if whole:
                 data, at = b"", await _all_of(shelf, version, response)
-            await self._follow(shelf, response, data, at, end)
+            await self._follow(served, response, data, at, end)
         except GoneError:
             self.counts[path, "too_slow"] += 1  # it goes on from its last version, or lists again
         except ConnectionError:
@@ -181,11 +191,11 @@ class Cache:
             self.watchers[path] -= 1
         return response
 
-    async def _follow(self, shelf: Shelf, response: _Packed, data: bytes, at: int, end: float) -> None:
-        """Write ``data`` and then what comes, until the time ``end``."""
-        told = time.monotonic()
+    async def _follow(self, served: Served, response: _Packed, data: bytes, at: int, end: float) -> None:
+        """Write ``data`` and then what comes, until the time ``end``; no bookmarks of what is old."""
+        shelf, told = served.shelf, time.monotonic()
         while time.monotonic() < end:
-            if not data and time.monotonic() - told >= _BOOKMARKS:
+            if not data and time.monotonic() - told >= _BOOKMARKS and served.age() < _STALE:
                 data = bookmark(shelf.version)
             if data:
                 await response.put(data)

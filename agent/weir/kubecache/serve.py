@@ -11,7 +11,8 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ def serve(where: Access, options: Options, log_level: str = "info") -> None:
         reflector: Reflector[Any] = Reflector(api, Resource(
             name, path, decoded, shelf.put, shelf.delete, shelf.known, shelf.at, metadata_only=metadata_only,
         ))  # fmt: skip
-        served[path] = Served(name, kind, shelf, reflector.synced.is_set)
+        served[path] = Served(name, kind, shelf, reflector.synced.is_set, _age(reflector))
         reflectors.append(reflector)
     cache = Cache(served, Tokens(api, options.users) if options.users else None)
     _many_files()
@@ -92,6 +93,10 @@ def serve(where: Access, options: Options, log_level: str = "info") -> None:
     )
     asyncio.run(_until_stopped(cache.app(), listener, context))
     _log.info("stopped")
+
+
+def _age(reflector: Reflector[Any]) -> Callable[[], float]:
+    return lambda: time.monotonic() - reflector.heard
 
 
 async def _until_stopped(app: web.Application, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
