@@ -176,6 +176,7 @@ def test_a_list_that_is_streamed(script: Script, started: Callable[..., Any]) ->
     assert reflector.counts["expired"] == 1
     first, second, third = script.asked
     assert (first["watch"], first["resourceVersion"], "limit" in first) == ("1", "0", False)
+    assert int(first["timeoutSeconds"]) > 4 * 181
     assert "resourceVersion" not in second  # parse_qs leaves empty ones out
     assert third["resourceVersionMatch"] == "NotOlderThan"
 

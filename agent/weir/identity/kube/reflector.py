@@ -32,6 +32,8 @@ _MAX_LINE = 8 << 20
 _NOT_KNOWN = (400, 422)
 _PARTIAL = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+#: A watch that begins with a list may last so many times longer: a server may be slow when all begin.
+_FOR_A_LIST = 5
 _list_pages, _events = msgspec.json.Decoder(ListPage), msgspec.json.Decoder(WatchEvent)
 _statuses = msgspec.json.Decoder(Status)
 
@@ -206,8 +208,8 @@ class Reflector(threading.Thread, Generic[T]):
 
     def _follow(self, more: dict[str, str], missing: set[str] | None = None) -> bool:
         """Take in events; those before the mark of the list's end are the list, if ``missing`` is given."""
-        timeout = str(int(240 + 120 * self._jitter()))
-        query = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": timeout, **more}
+        timeout = int(240 + 120 * self._jitter()) * (1 if missing is None else _FOR_A_LIST)
+        query = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(timeout), **more}
         response = self._request(query, "", timeout=400.0)
         heard = False
         try:
