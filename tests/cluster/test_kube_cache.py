@@ -35,7 +35,7 @@ _PODS = "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-a"
 class Cache:
     """A process of ``weir kube-cache`` beside the API server, with TLS and tokens."""
 
-    def __init__(self, folder: Path, options: list[str], port: int) -> None:
+    def __init__(self, folder: Path, options: list[str], port: int, files: int = 0) -> None:
         self.port = port
         self.cert, key = folder / "cache.crt", folder / "cache.key"
         if not self.cert.exists():
@@ -45,10 +45,12 @@ class Cache:
                  "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True,
             )  # fmt: skip
         self.log = folder / f"cache-{self.port}.log"
+        limited = ["prlimit", f"--nofile={files}:{files}"] if files else []
         with self.log.open("wb") as log:
+            certificate = ["--tls-cert-file", str(self.cert), "--tls-key-file", str(key)]
+            listen = ["--listen", f"127.0.0.1:{self.port}", "--allow", USER]
             self._process = subprocess.Popen(
-                command("kube-cache", "--listen", f"127.0.0.1:{self.port}", "--tls-cert-file", str(self.cert),
-                        "--tls-key-file", str(key), "--allow", USER, *options),
+                [*limited, *command("kube-cache", *listen, *certificate, *options)],
                 stderr=log, env=environment(), cwd="/",
             )  # fmt: skip
         end = time.monotonic() + PATIENCE
@@ -93,8 +95,8 @@ def start(control: ControlPlane, tmp_path: Path) -> Iterator[Start]:
     options = ["--api-server", control.url, "--token-file", str(token), "--ca-file", str(control.ca)]
     with contextlib.ExitStack() as stack:
 
-        def begin(*more: str, port: int = 0) -> Cache:
-            made = Cache(tmp_path, [*options, *more], port or free_port())
+        def begin(*more: str, port: int = 0, files: int = 0) -> Cache:
+            made = Cache(tmp_path, [*options, *more], port or free_port(), files)
             stack.callback(made.close)
             return made
 
@@ -176,6 +178,19 @@ def test_who_may_read(cluster: Cluster, start: Start) -> None:
     assert found["spec"] == {"nodeName": "node-a"}
     assert cache.get("/api/v1/secrets", control.token("weir", "weir"))[0] == 404
     assert cache.value("weir_kube_cache_requests_total", resource="pods", outcome="unauthorized") == 3
+
+
+def test_more_watches_than_files(
+    instance: str, cluster: Cluster, start: Start, through: Callable[..., list[str]]
+) -> None:
+    """They are refused and told when to come again; the others go on."""
+    client = cluster.node("node-a").pod("client")
+    cache = start(files=203)
+    with Agent(instance, namespaces(client), *through(cache, "node-a")).ready() as agent:
+        page = agent.page_when(
+            lambda p: p.sum(EVENTS, event="lists") == 3 and p.sum(EVENTS, event="http_429") >= 2
+        )
+        assert (page.sum(EVENTS, event="lists"), page.sum(EVENTS, event="http_429")) == (3, 2)
 
 
 def test_questions_that_it_cannot_answer(cluster: Cluster, start: Start) -> None:

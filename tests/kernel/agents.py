@@ -171,7 +171,7 @@ class Agent:
         wanted = self.page().sum(name, **stage) + 2
         return self.page_when(lambda page: page.sum(name, **stage) >= wanted)
 
-    def page_when(self, holds: Callable[[Page], bool], seconds: float = 10.0) -> Page:
+    def page_when(self, holds: Callable[[Page], bool], seconds: float = PATIENCE / 3) -> Page:
         """The first page for which ``holds``, or the last one in that time."""
         end = time.monotonic() + seconds
         while not holds(page := self.page()) and time.monotonic() < end:
@@ -305,7 +305,7 @@ def _pinned_ids() -> set[int]:
     return ids
 
 
-def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait for it; the assertion that follows tells what was there."""
     end = time.monotonic() + seconds
     while not holds() and time.monotonic() < end:

@@ -21,6 +21,8 @@ from weir.kubecache.tokens import Tokens, UnavailableError
 
 _BOOKMARKS = 30.0
 _LONGEST_WATCH = 3600
+#: Watches at once; 10 kB each. The file descriptors may be fewer.
+_MOST_WATCHES = 100_000
 #: The API server sends bookmarks once a minute: after some of them have failed to come, agents are not told
 #: any more that what they know is fresh, and their own age of it rises.
 _STALE = 150.0
@@ -43,8 +45,11 @@ class Served:
 class Cache:
     """Handlers of an aiohttp application. Everything but what shelves do runs in its event loop."""
 
-    def __init__(self, served: Mapping[str, Served], tokens: Tokens | None = None) -> None:
+    def __init__(
+        self, served: Mapping[str, Served], tokens: Tokens | None = None, most: int = _MOST_WATCHES
+    ) -> None:
         self._served = served
+        self._most = min(most, _MOST_WATCHES)
         self._tokens = tokens
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dirty = asyncio.Event()
@@ -174,6 +179,9 @@ class Cache:
         whole = query.get("sendInitialEvents") == "true"
         end = time.monotonic() + min(int(query.get("timeoutSeconds", "300")), _LONGEST_WATCH)
         version = shelf.version if whole else int(query.get("resourceVersion", "0"))
+        if self.watchers.total() >= self._most:
+            self.counts[path, "too_many"] += 1
+            return _status(429, "TooManyRequests", "too many watches", {"Retry-After": "10"})
         data, at = shelf.since(version)
         response = _Packed(request)
         self.watchers[path] += 1
@@ -237,7 +245,9 @@ async def _all_of(shelf: Shelf, version: int, response: _Packed) -> int:
     return at
 
 
-def _status(code: int, reason: str, message: str) -> web.Response:
+def _status(code: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason,
             "code": code}  # fmt: skip
-    return web.Response(status=code, body=msgspec.json.encode(body), content_type="application/json")
+    return web.Response(
+        status=code, body=msgspec.json.encode(body), content_type="application/json", headers=headers
+    )

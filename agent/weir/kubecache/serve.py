@@ -29,6 +29,8 @@ from weir.kubecache.shelf import Shelf
 from weir.kubecache.tokens import Tokens
 
 _log = logging.getLogger("weir.kubecache")
+#: Files that are no watches: connections to the API server, those that ask for something else.
+_OWN_FILES = 200
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,7 @@ def serve(where: Access, options: Options, log_level: str = "info") -> None:
         ))  # fmt: skip
         served[path] = Served(name, kind, shelf, reflector.synced.is_set, _age(reflector))
         reflectors.append(reflector)
-    cache = Cache(served, Tokens(api, options.users) if options.users else None)
-    _many_files()
+    cache = Cache(served, Tokens(api, options.users) if options.users else None, _many_files() - _OWN_FILES)
     for reflector in reflectors:
         reflector.start()
     _log.info(
@@ -124,8 +125,10 @@ def _listen(address: tuple[str, int]) -> socket.socket:
         raise ListenError(f"cannot listen on {host}:{port}: {why}; choose another with --listen") from None
 
 
-def _many_files() -> None:
-    """A watch is a connection, and each agent has one for each resource."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _many_files() -> int:
+    """How many files may be open: a watch is a connection, and each agent has one for each resource."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        now = most
+    return now

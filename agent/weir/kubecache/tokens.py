@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection
 
@@ -38,12 +39,13 @@ class UnavailableError(Exception):
 
 
 class Tokens:
-    """Remembers answers for a minute, by the tokens' digests, and so many of them at most."""
+    """Remembers answers for a minute, by the tokens' digests, and so many of them at most; for any thread."""
 
     def __init__(self, api: Api, users: Collection[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
         self._users = frozenset(users)
         self._clock = clock
+        self._lock = threading.Lock()
         self._known: dict[bytes, tuple[float, bool]] = {}
 
     def allowed(self, authorization: str) -> bool:
@@ -55,9 +57,10 @@ class Tokens:
         until, answer = self._known.get(digest, (0.0, False))
         if until <= self._clock():
             answer = self._ask(token)
-            if len(self._known) >= _MOST:
-                del self._known[next(iter(self._known))]
-            self._known[digest] = self._clock() + _KEPT, answer
+            with self._lock:
+                if len(self._known) >= _MOST:
+                    del self._known[next(iter(self._known))]
+                self._known[digest] = self._clock() + _KEPT, answer
         return answer
 
     def _ask(self, token: str) -> bool:
