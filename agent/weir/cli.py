@@ -102,15 +102,15 @@ _cluster = _stack(
             " host name]"),
     _option("--external-label", default="", metavar="KEY=VALUE",
             help="Pods with this label count as external."),
-    _option("--services", type=click.Choice(["auto", "dialled", "endpoints"]), default="auto",
-            show_default=True, help="destination_service: what was dialled, or of an address that nobody"
-            " translated the one service whose endpoint it is; auto: the latter where a program rewrites"
-            " addresses at connect(2)."),
 )  # fmt: skip
 _aggregate = _stack(
     _option("--labels", multiple=True, metavar="LABEL", help="One more label: source_pod, destination_pod,"
             " source_address, destination_address, interface, process, or pod:NAME for a label of pods."
             " Repeats."),
+    _option("--services", type=click.Choice(["auto", "dialled", "endpoints"]), default="auto",
+            show_default=True, help="destination_service: what was dialled, or of an address that nobody"
+            " translated the one service whose endpoint it is; auto: the latter where a program rewrites"
+            " addresses at connect(2)."),
     _option("--max-series", type=click.IntRange(min=1000), default=100_000, show_default=True,
             help="Series of all pairs at most; more fold into one pair, and that is counted."),
     _option("--idle", type=click.FloatRange(min=1), default=600.0, show_default=True, metavar="SECONDS",

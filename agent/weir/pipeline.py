@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from weir.aggregate import Aggregator, Snapshot
-from weir.config import Settings
+from weir.config import Settings, cgroup
 from weir.errors import KernelError
 from weir.flows.drain import Drainer
 from weir.flows.retire import Retirer
@@ -60,9 +60,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._look_at = 0.0
         self._services = settings.services
-        self._scope = tuple(settings.cgroup and [c[1] for c in settings.kernel(cgroup2).cgroups]) or (
-            str(cgroup2),
-        )
+        self._scope = [cgroup(text, cgroup2)[1] for text in settings.cgroup] or [str(cgroup2)]
         self._closed = False
 
     def step(self) -> Snapshot:
@@ -91,7 +89,7 @@ class Pipeline:
             return
         if self._services == "endpoints" or socket_lb.found(self._scope):
             index.label_by_endpoint()
-            _log.info("services are labelled by their endpoints: addresses are rewritten at connect here")
+            _log.info("services are labelled by their endpoints")
 
     def close(self) -> None:
         """Touch the kernel side no more: it is about to be closed."""

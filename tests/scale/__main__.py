@@ -51,9 +51,7 @@ def _agents(where: Where, asked: int, town: Town, netns: Netns, seconds: float, 
                 continue
 
             def heard() -> float:
-                return running.page().sum(
-                    "weir_agent_kubernetes_events_total", resource="pods", event="events"
-                )
+                return running.page().sum(measure.EVENTS, resource="pods", event="events")
 
             for readers in (0, 8):
                 crowd = measure.Readers(where, _PODS, readers, measure.version(where))

@@ -20,7 +20,7 @@ from tests.kernel.agents import Agent, command, environment
 from tests.kernel.peers.netns import Netns
 from tests.scale.town import Town, node_name
 
-_EVENTS, _OBJECTS = "weir_agent_kubernetes_events_total", "weir_agent_kubernetes_objects"
+EVENTS, _OBJECTS = "weir_agent_kubernetes_events_total", "weir_agent_kubernetes_objects"
 _RATE = 1000
 #: Longer than the agent's interval: the page shows all that it heard.
 _SETTLE = 7.0
@@ -89,7 +89,7 @@ def agent(where: Where, netns: Netns) -> Iterator[Agent]:
 def synced(running: Agent, town: Town) -> Callable[[], bool]:
     def holds() -> bool:
         page = running.page()
-        return page.sum(_EVENTS, event="lists") == 5 and page.sum(_OBJECTS, kind="pods") == town.pods
+        return page.sum(EVENTS, event="lists") == 5 and page.sum(_OBJECTS, kind="pods") == town.pods
 
     return holds
 
@@ -147,32 +147,24 @@ class Readers:
             process.wait()
 
 
-def fetch(where: Where, path: str, packed: bool = False) -> tuple[int, float]:
-    """(bytes on the wire, seconds) of one GET."""
+def fetch(where: Where, path: str) -> bytes:
+    """The body of one GET."""
     request = urllib.request.Request(f"{where.url}{path}")
     request.add_header("Authorization", f"Bearer {where.token.read_text().strip()}")
-    if packed:
-        request.add_header("Accept-Encoding", "gzip")
     context = ssl.create_default_context(cafile=str(where.ca)) if where.ca else None
-    began, size = time.monotonic(), 0
     with urllib.request.urlopen(request, timeout=300, context=context) as reply:
-        while chunk := reply.read(1 << 20):
-            size += len(chunk)
-    return size, time.monotonic() - began
+        return bytes(reply.read())
 
 
 def version(where: Where) -> str:
     """The resource version of now."""
-    request = urllib.request.Request(f"{where.url}/api/v1/pods?fieldSelector=spec.nodeName%3D{node_name(7)}")
-    request.add_header("Authorization", f"Bearer {where.token.read_text().strip()}")
-    context = ssl.create_default_context(cafile=str(where.ca)) if where.ca else None
-    with urllib.request.urlopen(request, timeout=300, context=context) as reply:
-        return str(json.load(reply)["metadata"]["resourceVersion"])
+    found = json.loads(fetch(where, f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node_name(7)}"))
+    return str(found["metadata"]["resourceVersion"])
 
 
 def ready(where: Where) -> bool:
     try:
-        return fetch(where, "/readyz")[0] > 0
+        return bool(fetch(where, "/readyz"))
     except OSError:
         return False
 

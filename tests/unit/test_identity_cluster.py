@@ -10,14 +10,15 @@ import pytest
 from msgspec.structs import replace
 
 from tests.unit.synthetic import Clock, drain, identity, slot
-from weir.identity.cidrs import packed
+from weir.identity.cidrs import Cidrs, OwnAddresses, packed
 from weir.identity.index import Identity
 from weir.identity.kube.index import ClusterIndex
 from weir.identity.kube.names import ClusterNames
 from weir.identity.kube.networks import Attachment
-from weir.identity.kube.pods import Node, Pod
-from weir.identity.types import Ends
-from weir.kernel.layout import DESTINATION, RETIRING, Array
+from weir.identity.kube.pods import Node, Pod, Slice, pack
+from weir.identity.remote import Entry, Remotes
+from weir.identity.types import Ends, Owner
+from weir.kernel.layout import DESTINATION, RETIRING, SOURCE, Array
 
 UID = "12345678-9abc-4ef0-8234-56789abcdef{}"
 EPOCH = 1_700_000_000.0
@@ -27,6 +28,25 @@ def pod(number: int, address: str, name: str = "", **more: Any) -> Pod:
     name, addresses = name or f"p{number}", (("", packed(address)),)
     made = Pod(UID.format(number), "prod", name, "node-a", name, "Deployment", addresses=addresses)
     return replace(made, **more)
+
+
+@pytest.mark.parametrize("network", ["", "prod/sriov-a"])
+def test_endpoints_are_of_the_default_network(network: str) -> None:
+    """The same address on a secondary network is somebody else; a pod's port there is not its service's."""
+    index = ClusterIndex()
+    outside, inside = packed("192.168.7.9"), packed("192.168.7.7")
+    index.put_pod(replace(pod(2, "192.168.7.7"), addresses=((network, inside),)))
+    index.put_slice(Slice("s1", "prod", "web", pack({UID.format(2)}), ((6, 80),)))
+    index.put_slice(Slice("s2", "prod", "database", b"", ((6, 80),), (outside,)))
+    index.label_by_endpoint()
+    remotes = Remotes(Cidrs(), OwnAddresses(Clock()), ClusterNames(index))
+    found = []
+    for address in (inside, outside):
+        path = network, packed("192.168.7.1"), address, 80, 6, SOURCE
+        entry = Entry(1, path, 128, Owner("client", "pod"), born=1e12)
+        found.append((remotes.resolve(entry).workload, entry.service))
+    default = [("p2", "web"), ("service/database", "")]
+    assert found == (default if not network else [("p2", ""), ("external", "")])
 
 
 class House:

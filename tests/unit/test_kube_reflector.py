@@ -181,6 +181,20 @@ def test_a_list_that_is_streamed(script: Script, started: Callable[..., Any]) ->
     assert third["resourceVersionMatch"] == "NotOlderThan"
 
 
+def test_a_streamed_list_that_breaks_off_begins_again(script: Script, started: Callable[..., Any]) -> None:
+    """Also after a deletion was told in the middle of it, whose version is not that of a whole list."""
+    script.streams = True
+    end = pod("", 30, kind="Pod")
+    end["metadata"]["annotations"] = {"k8s.io/initial-events-end": "true"}
+    reflector, pods = started(
+        (200, [event("ADDED", pod("a", 3)), event("DELETED", pod("a", 21))]),
+        (200, [event("ADDED", pod("b", 4)), event("BOOKMARK", end)]),
+        (200, []),
+    )
+    until(lambda: pods.names == {"b"} and reflector.synced.is_set())
+    assert script.asked[1]["sendInitialEvents"] == "true"
+
+
 def test_a_busy_server_says_how_long_to_wait(script: Script, started: Callable[..., Any]) -> None:
     script.retry_after = "2"
     began = time.monotonic()

@@ -115,7 +115,7 @@ def test_what_agents_need_not_know_is_no_news() -> None:
     shelf.delete(UID.format(1))
     shelf.delete(UID.format(2))
     shelf.at("8")
-    assert (told, len(shelf)) == ([5, 7, 8], 0)
+    assert (told, len(shelf), shelf._by_node) == ([5, 7, 8], 0, {})
 
 
 def test_slim_objects() -> None:

@@ -90,15 +90,7 @@ class Server:
 
     def start(self) -> None:
         """Listen, and serve from a thread. ListenError when the address cannot be had."""
-        try:
-            self._server.listener = _listen(*self._address)
-        except OSError as error:
-            # create_server adds words of its own to those of the system
-            known = error.errno is not None and not isinstance(error, socket.gaierror)
-            reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
-            raise ListenError(
-                f"cannot listen on {self._listen}: {reason}; choose another address with --listen"
-            ) from error
+        self._server.listener = listening(self._listen)
         self._server.prepare()
         self._thread = threading.Thread(target=self._server.serve, name="weir-http", daemon=True)
         self._thread.start()
@@ -117,11 +109,24 @@ class Server:
         return str(bound[0]), int(bound[1])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listening(listen: str, backlog: int = _QUEUE) -> socket.socket:
+    """A socket that listens there. ListenError when the text is no address, or it cannot be had."""
+    try:
+        return _listen(*parse_listen(listen), backlog)
+    except OSError as error:
+        # create_server adds words of its own to those of the system
+        known = error.errno is not None and not isinstance(error, socket.gaierror)
+        reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
+        raise ListenError(
+            f"cannot listen on {listen}: {reason}; choose another address with --listen"
+        ) from error
+
+
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
     family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
         0
     ]
     both = host == "::" and socket.has_dualstack_ipv6()
-    listener = socket.create_server(where[:2], family=family, backlog=_QUEUE, dualstack_ipv6=both)
+    listener = socket.create_server(where[:2], family=family, backlog=backlog, dualstack_ipv6=both)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

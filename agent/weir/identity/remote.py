@@ -161,7 +161,8 @@ class Remotes:
         if cluster is not None:
             entry.service = self._service(cluster, entry)
             if entry.network is not None and entry.raddr_bits == 128 and self._pod(cluster, entry):
-                if not entry.service and entry.dialled is None and entry.path[5] == SOURCE:
+                untouched = not entry.service and entry.dialled is None
+                if untouched and entry.network == "" and entry.path[5] == SOURCE:
                     entry.service = cluster.served(entry.pod, entry.path[4], entry.path[3])
                 return entry.remote
         if entry.shared:
@@ -218,8 +219,8 @@ class Remotes:
         if cluster is None or entry.network is None:
             return EXTERNAL if cluster is None else UNKNOWN
         _, _, _, port, proto, role = entry.path
-        endpoint = cluster.endpoint(remote, proto, port) if whole and role == SOURCE else None
-        return endpoint or EXTERNAL
+        dialled = whole and entry.network == "" and role == SOURCE
+        return (cluster.endpoint(remote, proto, port) if dialled else None) or EXTERNAL
 
     def _counterpart(self, entry: Entry) -> Owner | None:
         if entry.raddr_bits != 128:

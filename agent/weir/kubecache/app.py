@@ -52,6 +52,7 @@ class Cache:
         self._most = min(most, _MOST_WATCHES)
         self._tokens = tokens
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._teller: asyncio.Task[None] | None = None
         self._dirty = asyncio.Event()
         self._news = asyncio.Event()
         self.watchers: Counter[str] = Counter()
@@ -68,11 +69,11 @@ class Cache:
         app.on_startup.append(self._started)
         return app
 
-    async def _started(self, app: web.Application) -> None:
+    async def _started(self, _: web.Application) -> None:
         self._loop = asyncio.get_running_loop()
         for served in self._served.values():
             served.shelf.changed = self._wake
-        app["teller"] = asyncio.create_task(self._tell())
+        self._teller = asyncio.create_task(self._tell())
 
     def _wake(self) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import resource
 import signal
 import socket
@@ -19,7 +18,8 @@ from typing import Any
 from aiohttp import web
 
 from weir import log
-from weir.errors import ConfigError, ListenError
+from weir.errors import ConfigError
+from weir.export.server import listening
 from weir.identity.kube.api import Access
 from weir.identity.kube.objects import NodeObject, Partial, PodObject, ServiceObject, SliceObject
 from weir.identity.kube.reflector import Reflector, Resource
@@ -31,13 +31,14 @@ from weir.kubecache.tokens import Tokens
 _log = logging.getLogger("weir.kubecache")
 #: Files that are no watches: connections to the API server, those that ask for something else.
 _OWN_FILES = 200
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where to listen, (host, port); files of certificate and key; who may read (nobody named: all)."""
+    """Where to listen, HOST:PORT; files of certificate and key; who may read (nobody named: all)."""
 
-    address: tuple[str, int]
+    listen: str
     cert_file: str = ""
     key_file: str = ""
     users: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ def serve(where: Access, options: Options, log_level: str = "info") -> None:
     """Run until SIGTERM or SIGINT."""
     log.setup(log_level)
     context, api = options.tls(), where.open()
-    listener = _listen(options.address)
+    listener = listening(options.listen, _BACKLOG)
     served, reflectors = {}, []
     for path, (name, kind, decoded, kept, metadata_only) in resources(options.labels).items():
         shelf = Shelf(kept)
@@ -89,9 +90,7 @@ def serve(where: Access, options: Options, log_level: str = "info") -> None:
     cache = Cache(served, Tokens(api, options.users) if options.users else None, _many_files() - _OWN_FILES)
     for reflector in reflectors:
         reflector.start()
-    _log.info(
-        "serving", extra={"fields": {"address": "{}:{}".format(*options.address), "server": api.server}}
-    )
+    _log.info("serving", extra={"fields": {"address": options.listen, "server": api.server}})
     asyncio.run(_until_stopped(cache.app(), listener, context))
     _log.info("stopped")
 
@@ -107,22 +106,10 @@ async def _until_stopped(app: web.Application, listener: socket.socket, tls: ssl
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handle_signals=False)
     await runner.setup()
     try:
-        await web.SockSite(runner, listener, ssl_context=tls, backlog=1024).start()
+        await web.SockSite(runner, listener, ssl_context=tls, backlog=_BACKLOG).start()
         await stop.wait()
     finally:
         await runner.cleanup()
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
-    host, port = address
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server(
-            address, family=family, backlog=1024, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
-        )
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-        raise ListenError(f"cannot listen on {host}:{port}: {why}; choose another with --listen") from None
 
 
 def _many_files() -> int:

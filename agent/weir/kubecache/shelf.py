@@ -49,7 +49,6 @@ class TooNewError(Exception):
 class _Event:
     version: int
     number: int
-    deleted: bool
     line: bytes
 
 
@@ -117,7 +116,10 @@ class Shelf:
         if not known and not blob:
             return  # it came and went
         if known:
-            self._by_node[_glance(known).spec.nodeName].discard(key)
+            node = _glance(known).spec.nodeName
+            self._by_node[node].discard(key)
+            if not self._by_node[node]:
+                del self._by_node[node]
         if blob:
             bucket.items[key] = blob
             self._by_node.setdefault(_glance(blob).spec.nodeName, set()).add(key)
@@ -129,7 +131,7 @@ class Shelf:
         if len(self._events) == self._events.maxlen:
             self._floor = self._events[0].version
             self._first += 1
-        self._events.append(_Event(self.version, key, not blob, line))
+        self._events.append(_Event(self.version, key, line))
 
     def _bucket(self, number: int) -> _Bucket:
         return self._buckets[number % PARTS]

@@ -12,7 +12,7 @@ from weir.metrics import label_sources
 
 def start(settings: Settings, allow: tuple[str, ...], tls: tuple[str, str], log_level: str) -> None:
     """ConfigError, one line, for settings that cannot be; ``tls`` are the files of certificate and key."""
-    address = parse_listen(settings.listen)
+    parse_listen(settings.listen)
     where = cluster.access(settings.kubeconfig, settings.kube_context, settings.api_server,
                            settings.token_file, settings.ca_file)  # fmt: skip
     external = cluster.external_label(settings.external_label)
@@ -25,4 +25,4 @@ def start(settings: Settings, allow: tuple[str, ...], tls: tuple[str, str], log_
         from weir.kubecache.serve import Options, serve
     except ImportError as error:
         raise ConfigError(f"kube-cache needs {error.name}: pip install 'weir-agent[kubernetes]'") from None
-    serve(where, Options(address, *tls, allow, tuple(sorted(labels))), log_level)
+    serve(where, Options(settings.listen, *tls, allow, tuple(sorted(labels))), log_level)

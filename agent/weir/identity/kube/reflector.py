@@ -229,13 +229,15 @@ class Reflector(threading.Thread, Generic[T]):
 
     def _initial(self, event: WatchEvent, missing: set[str]) -> bool:
         """One event of a list that is streamed; whether it was the last one."""
-        if event.type in ("ERROR", "DELETED"):
+        if event.type == "ERROR":
             self._event(event)
-            return False
         item = self._decode(event.object)
         if item is None:
             return False
-        if event.type != "BOOKMARK":
+        if event.type == "DELETED":
+            missing.discard(item.metadata.uid)
+            self._resource.delete(item.metadata.uid)  # its version is not that of a whole list
+        elif event.type != "BOOKMARK":
             missing.discard(item.metadata.uid)
             self._resource.put(item)
         elif (item.metadata.annotations or {}).get(LIST_END) == "true":
