@@ -64,6 +64,28 @@ static __always_inline u64 swap(u64 *counter, u64 old, u64 new)
 #endif
 }
 
+/* Comparisons without a branch, since each branch is one more path to the verifier: 1 or 0. */
+static __always_inline u64 at_least(s64 a, s64 b)
+{
+	u64 more = a - b;
+
+	asm volatile("" : "+r"(more)); /* else clang makes it a comparison again */
+	return more >> 63 ^ 1;
+}
+
+static __always_inline u64 not_zero(u64 v)
+{
+	u64 minus = -v;
+
+	asm volatile("" : "+r"(minus));
+	return (v | minus) >> 63;
+}
+
+static __always_inline u64 within(s64 v, s64 low, s64 high)
+{
+	return at_least(v, low) & at_least(high, v);
+}
+
 static __always_inline void event(u32 which)
 {
 	u64 *n = events.lookup(&which);

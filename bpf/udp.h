@@ -115,16 +115,9 @@ static __always_inline void udp_count(struct udp_sock_state *u, struct datagram 
 	s->active_ns = now;
 }
 
-/* The helper's socket is the kernel's struct sock, but the verifier allows no arithmetic on it:
- * copied through the stack it is a plain address.
- */
 static __always_inline u32 udp_netns(struct bpf_sock *sk)
 {
-	struct bpf_sock *on_stack = sk;
-	struct sock *plain = NULL;
-
-	bpf_probe_read_kernel(&plain, sizeof(plain), &on_stack);
-	struct net *net = PROBE(plain, __sk_common.skc_net.net);
+	struct net *net = PROBE(plain_sock(sk), __sk_common.skc_net.net);
 
 	return net ? PROBE(net, ns.inum) : 0;
 }

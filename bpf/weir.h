@@ -10,7 +10,7 @@
 #define WEIR_H
 
 /* The pins' folder carries this number: raise it when a struct here changes. */
-#define WEIR_ABI 2
+#define WEIR_ABI 3
 
 enum weir_role { WEIR_SOURCE = 1, WEIR_DESTINATION = 2 };
 
@@ -37,6 +37,10 @@ enum weir_event {
 	WEIR_EV_PACKET_UNREADABLE, /* UDP packet whose headers could not be read */
 	WEIR_EV_UDP_FAILED,        /* no memory for a UDP socket's state: packet not counted */
 	WEIR_EV_CONNECTION_LIMIT,  /* more connections than the table may hold */
+	WEIR_EV_REQUEST_OVERFLOW,  /* no free row: the request is counted in row 0 */
+	WEIR_EV_REQUEST_LATE,      /* a request's edge was gone when it was answered: not counted */
+	WEIR_EV_REQUEST_UNPARSED, /* a request or an answer of a known protocol that could not be read */
+	WEIR_EV_TALK_FAILED, /* no memory for a conversation's state: its requests are not counted */
 	WEIR_EVENTS
 };
 
@@ -88,6 +92,53 @@ struct weir_slot {
 	__u64 connect_sum_us;
 	__u64 rtt[WEIR_BUCKETS];     /* samples of the kernel's smoothed RTT */
 	__u64 connect[WEIR_BUCKETS]; /* SYN sent to established, sources only */
+};
+
+/* How a request's protocol is called in a row. */
+enum weir_protocol { WEIR_PROTO_NONE, WEIR_PROTO_TCP, WEIR_PROTO_HTTP, WEIR_PROTOCOLS };
+
+/* Methods of HTTP; the others (RFC 9110 9.1, IANA's registry) are one. */
+enum weir_method {
+	WEIR_METHOD_NONE,
+	WEIR_METHOD_OTHER,
+	WEIR_METHOD_GET,
+	WEIR_METHOD_HEAD,
+	WEIR_METHOD_POST,
+	WEIR_METHOD_PUT,
+	WEIR_METHOD_DELETE,
+	WEIR_METHOD_CONNECT,
+	WEIR_METHOD_OPTIONS,
+	WEIR_METHOD_TRACE,
+	WEIR_METHOD_PATCH,
+	WEIR_METHODS
+};
+
+/* What is counted together: requests of one edge with one result. */
+struct weir_request_key {
+	__u32 slot;
+	__u32 generation; /* the slot's */
+	__u16 status;     /* as the protocol has it; 0: never answered, or not known */
+	__u16 route;
+	__u8 protocol; /* enum weir_protocol */
+	__u8 method;   /* enum weir_method */
+	__u8 pad[2];
+};
+
+/* Exponential buckets, 8 an octave: bounds are 2^(i/8) seconds, those of Prometheus's native histograms
+ * of schema 3. Bucket 0 ends at 2^(-20 + 1/8) s (1.04 microseconds), the last one begins at 2^(7 - 1/8) s.
+ */
+#define WEIR_DURATIONS 216
+
+/* One row of requests, in an mmap-able array; row 0 takes what found no row. */
+struct weir_requests {
+	struct weir_request_key key;
+	__u32 state;      /* enum weir_slot_state */
+	__u32 generation; /* one more each time the row is freed; with the state one aligned u64 */
+	__u64 born_ns;    /* CLOCK_MONOTONIC */
+	__u64 active_ns;
+	__u64 untimed; /* requests without a duration: never answered */
+	__u64 sum_ns;  /* of all durations */
+	__u64 duration[WEIR_DURATIONS];
 };
 
 /* One live socket, written by the iterators for the views (never for metrics). */

@@ -26,6 +26,10 @@ class Settings:
     interval: float = 5.0
     tcp: str = "auto"
     udp: bool = True
+    requests: bool = True
+    request_rows: int = 8192
+    opaque_port: tuple[int, ...] = ()
+    skip_port: tuple[int, ...] = ()
     nat: str = "auto"
     netns: tuple[str, ...] = ()
     cgroup: tuple[str, ...] = ()
@@ -52,6 +56,9 @@ class Settings:
         return KernelOptions(
             variant=self.tcp,
             udp=self.udp,
+            requests=self.request_rows if self.requests else 0,
+            opaque_ports=tuple(sorted(set(self.opaque_port) - set(self.skip_port))),
+            skip_ports=tuple(sorted(set(self.skip_port))),
             nat=self.nat,
             slots=self.slots,
             connections=self.max_connections,

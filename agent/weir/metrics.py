@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from weir.errors import ConfigError
+from weir.kernel import layout
 from weir.kernel.layout import FAILURES
 
 Kind = Literal["counter", "gauge", "histogram", "summary"]
@@ -46,6 +49,18 @@ LABEL_HELP = {
     "`none` too when the near end has no name",
 }
 
+#: Labels of requests besides the pair's, and of their durations.
+REQUEST_LABELS = ("protocol", "method", "status", "outcome")
+DURATION_LABELS = ("protocol", "method", "outcome")
+REQUEST_LABEL_HELP = {
+    "protocol": "`http` (1.0 and 1.1); `tcp`: a protocol that Weir does not parse, where a request is a turn"
+    " of the conversation",
+    "method": "as the protocol names it, `_OTHER` for one that is not among the usual ones; empty for `tcp`",
+    "status": "as the protocol writes it (`200`); empty where there was no answer, and for `tcp`",
+    "outcome": "`success`; `failure`: a status of 500 or more, or the connection ended without an answer;"
+    " `unknown` for `tcp`",
+}
+
 #: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _POD_LABEL = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
@@ -78,6 +93,9 @@ COLUMN = {name: number for number, name in enumerate(_SCALARS)}
 RTT = slice(len(_SCALARS), len(_SCALARS) + BUCKETS)
 CONNECT = slice(RTT.stop, RTT.stop + BUCKETS)
 COLUMNS = CONNECT.stop
+#: Finite bounds in seconds of the requests' durations, and the kernel's bucket that each one begins with.
+DURATION_BOUNDS = tuple(2.0**power for power in range(-14, 5))
+_DURATION_STARTS = (0, *(int(np.searchsorted(layout.duration_bounds(), b)) + 1 for b in DURATION_BOUNDS))
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,9 @@ class Metric:
     """One metric. ``name`` is what Prometheus shows; ``labels`` are those it has besides a pair's.
 
     Of pairs: ``columns`` has the matrix column of each series (``values`` their label values, if
-    any; a histogram's column is its sum) and ``shape`` the pairs that have it.
+    any; a histogram's column is its sum) and ``shape`` the pairs that have it. Of a histogram,
+    ``buckets`` are its columns, which ``starts`` puts together (if it is given), ``bounds`` its finite
+    bounds (``le``, seconds) and ``per_second`` the unit of its sum.
     """
 
     name: str
@@ -96,6 +116,9 @@ class Metric:
     values: tuple[str, ...] = ()
     shape: int = 0
     buckets: slice | None = None
+    bounds: tuple[float, ...] = tuple(bound / 1e6 for bound in BOUNDS_US)
+    starts: tuple[int, ...] = ()
+    per_second: float = 1e6
     default: bool = True
 
     @property
@@ -107,7 +130,25 @@ class Metric:
     @property
     def series(self) -> int:
         """Series of one pair."""
-        return BUCKETS + 2 if self.kind == "histogram" else len(self.columns)
+        return len(self.bounds) + 3 if self.kind == "histogram" else len(self.columns)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of counters that is summed by labels: its columns, and what is made of them.
+
+    ``gauges`` are column numbers; ``labels`` those it has besides a pair's.
+    """
+
+    column: Mapping[str, int]
+    width: int
+    metrics: tuple[Metric, ...]
+    labels: tuple[str, ...] = ()
+    gauges: list[int] = field(default_factory=list)
+
+    def series_of(self, shape: int) -> int:
+        """Series that a pair of this shape has."""
+        return sum(metric.series for metric in self.metrics if metric.shape & shape)
 
 
 PAIR_METRICS = (
@@ -220,6 +261,34 @@ PAIR_METRICS = (
         buckets=CONNECT,
     ),
 )
+
+REQUEST_METRICS = (
+    Metric(
+        "weir_requests_total",
+        "counter",
+        "Requests that were answered, or whose connection ended before that.",
+        columns=("requests",),
+        shape=TCP_SHAPE,
+    ),
+)
+DURATION_METRICS = (
+    Metric(
+        "weir_request_duration_seconds",
+        "histogram",
+        "From a request's first byte to the first byte of its answer, at the socket of the end that reports: "
+        "reporter source: request latency, the way there and back included; destination: response time.",
+        columns=("duration_sum",),
+        shape=TCP_SHAPE,
+        buckets=slice(1, 1 + layout.DURATIONS),
+        bounds=DURATION_BOUNDS,
+        starts=_DURATION_STARTS,
+        per_second=1e9,
+    ),
+)
+PAIRS = Matrix(COLUMN, COLUMNS, PAIR_METRICS, gauges=[COLUMN["live"]])
+REQUESTS = Matrix({"requests": 0}, 1, REQUEST_METRICS, REQUEST_LABELS)
+DURATIONS = Matrix({"duration_sum": 0}, 1 + layout.DURATIONS, DURATION_METRICS, DURATION_LABELS)
+MATRICES = (PAIRS, REQUESTS, DURATIONS)
 
 _VF_LABELS = ("pf", "vf", "pci_address", "namespace", "pod", "network_name")
 VF_LABEL_HELP = {
@@ -352,12 +421,7 @@ AGENT_METRICS = (
     Metric("weir_agent_build_info", "gauge", "1; the labels tell what was built.", ("version",)),
 )
 
-METRICS = (*PAIR_METRICS, *VF_METRICS, *AGENT_METRICS)
-
-
-def series_of(shape: int) -> int:
-    """Series that a pair of this shape has."""
-    return sum(metric.series for metric in PAIR_METRICS if metric.shape & shape)
+METRICS = (*PAIR_METRICS, *REQUEST_METRICS, *DURATION_METRICS, *VF_METRICS, *AGENT_METRICS)
 
 
 def check_labels(extra: Iterable[str]) -> tuple[str, ...]:

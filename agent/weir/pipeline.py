@@ -19,6 +19,7 @@ from weir.config import Settings, cgroup
 from weir.errors import KernelError
 from weir.flows.drain import Drainer
 from weir.flows.retire import Retirer
+from weir.flows.rows import RowRetirer
 from weir.health import Health
 from weir.identity import cluster as api
 from weir.identity.cidrs import Cidrs
@@ -54,6 +55,7 @@ class Pipeline:
         self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series)
         idle = int(settings.idle * 1e9)
         self._retirer = Retirer(kernel, idle_ns=idle, pressed_ns=min(idle, 30 * 10**9))
+        self._rows = RowRetirer(kernel)
         self._vfs = VirtualFunctions(lambda: self.failed("sriov"))
         #: Told the stage of an error that a step survived.
         self.failed: Callable[[str], None] = lambda _: None
@@ -73,6 +75,7 @@ class Pipeline:
             drain = self._drainer.drain()
             snapshot = self._aggregator.update(drain)
             self._retirer.cut(self.identity.stale, drain.monotonic_ns)
+            self._rows.step(drain, self._aggregator.requests, self._aggregator)
             self._retirer.step(drain, self._aggregator)
             vfs = self._vfs.read()
             agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped)

@@ -16,6 +16,8 @@ Value = int | str
 
 _LD, _LDX, _ST, _STX, _ALU, _JMP, _JMP32, _ALU64 = range(8)
 _CALL, _EXIT, _JA = 0x8, 0x9, 0x0
+#: What the kernel shows for a tail call (BPF_FUNC_tail_call).
+TAIL_CALL = 12
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class Finding:
 
 
 def analyse(code: bytes) -> Finding:
-    """Follow every path of a program (subprograms are not used by Weir)."""
+    """Follow every path of a program (subprograms are not used by Weir).
+
+    A tail call ends the program, with the result of the one it calls, or goes on behind it.
+    """
     instructions = list(struct.iter_unpack("<BBhi", code))
     start = State((ANY, CONTEXT, *[ANY] * 14))
     states: dict[int, State] = {}

@@ -288,7 +288,9 @@ def test_read_only_run() -> None:
 def test_load_tells_every_program() -> None:
     before = program_ids()
     told = check("--load", code=0)
-    assert told["load"]["planes"] == dict.fromkeys(("nat", "discovery", "tcp", "udp", "retire"), "")
+    assert told["load"]["planes"] == dict.fromkeys(
+        ("nat", "discovery", "tcp", "udp", "retire", "requests", "http"), ""
+    )
     assert (told["load"]["refused"], told["load"]["error"]) == ({}, "")
     assert {"tcp_state", "udp_ingress", "slot_fold", "find_connections"} <= told["load"]["verified"].keys()
     if rows(told)["verifier's count of instructions"]["state"] == "found":

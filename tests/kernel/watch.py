@@ -19,7 +19,7 @@ from weir.flows.types import Drain
 from weir.kernel import side
 from weir.kernel.btf import KERNEL_BTF, Btf
 from weir.kernel.features import Features
-from weir.kernel.layout import DESTINATION, SOURCE, TCP, UDP, Array
+from weir.kernel.layout import DESTINATION, METHODS, PROTOCOLS, SOURCE, TCP, UDP, Array
 from weir.kernel.options import KernelOptions, default_folds
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
@@ -65,10 +65,13 @@ class Watch:
         self.instance, self.kernel = instance, kernel
         self._drainer = Drainer(kernel)
         self._before: Array | None = None
+        self._before_requests: Array | None = None
 
     def mark(self) -> None:
         """Count from here on: ports are given out again, so a module's tests may meet on one edge."""
         self._before = self.kernel.maps.slots.view.copy()
+        if self.kernel.maps.requests:
+            self._before_requests = self.kernel.maps.requests.view.copy()
 
     def drain(self) -> Drain:
         return self._drainer.drain()
@@ -116,6 +119,31 @@ class Watch:
     def ends(self, client: Netns, server: Netns, port: int) -> tuple[Counted, Counted]:
         """Of TCP connections to one port: the client's and the server's side."""
         return self.tcp(client, SOURCE, port), self.tcp(server, DESTINATION, port)
+
+    def requests(self, netns: Netns | None, role: int, port: int | None) -> dict[tuple[str, str, int], int]:
+        """Requests of one end by protocol, method and status (0: no answer), since the mark."""
+        found: dict[tuple[str, str, int], int] = {}
+        for row in self.request_rows(netns, role, port):
+            key = row["key"]
+            what = PROTOCOLS[key["protocol"]], METHODS[key["method"]], int(key["status"])
+            found[what] = found.get(what, 0) + int(row["untimed"]) + int(row["duration"].sum())
+        return {what: n for what, n in found.items() if n}
+
+    def request_rows(self, netns: Netns | None, role: int, port: int | None) -> Array:
+        """Request rows of one end, since the mark."""
+        drain = self.drain()
+        rows = drain.requests.copy()
+        if self._before_requests is not None:
+            before = self._before_requests[drain.request_indexes]
+            for name in ("untimed", "sum_ns", "duration"):
+                rows[name] -= before[name]
+        edges = self.kernel.maps.slots.view["key"][rows["key"]["slot"]]
+        chosen = edges["role"] == role
+        for name, wanted in (("netns", netns.inode if netns else None), ("port", port)):
+            if wanted is not None:
+                chosen &= edges[name] == wanted
+        found: Array = rows[chosen]
+        return found
 
     def until(self, holds: Callable[[], bool], seconds: float = 5.0) -> None:
         """Wait for what the kernel does a moment later (a last ACK, a delayed close)."""

@@ -26,7 +26,8 @@ def test_json_and_back() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"variant": "storage"}, {"udp": True}, {"by_process": True}, {"slots": 128}, {"connections": 1},
+        {"variant": "storage"}, {"udp": True}, {"requests": 64}, {"opaque_ports": (1,)},
+        {"skip_ports": (1,)}, {"by_process": True}, {"slots": 128}, {"connections": 1},
         {"listeners": 1}, {"folds": ()}, {"netns": ()}, {"cgroups": ()}, {"ports": (80,)},
     ],
 )  # fmt: skip
@@ -86,7 +87,7 @@ def test_every_program_is_planned_once() -> None:
     for variant in ("storage", "tracepoint", "kprobe"):
         names = [p.name for p in plan.programs(variant, KernelOptions(), True)]
         assert len(names) == len(set(names))
-        without = plan.programs(variant, KernelOptions(udp=False), True)
+        without = plan.programs(variant, KernelOptions(udp=False, requests=0), True)
         assert {p.plane for p in without} == {"tcp", "retire"}
         assert not [p for p in plan.programs(variant, KernelOptions(), False) if p.hook == "iter"]
 

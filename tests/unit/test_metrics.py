@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from weir.export.docs import render
-from weir.kernel.layout import bucket_bounds_us
-from weir.metrics import BOUNDS_US, COLUMNS, METRICS, PAIR_METRICS, series_of
+from weir.kernel.layout import bucket_bounds_us, duration_bounds
+from weir.metrics import BOUNDS_US, DURATION_BOUNDS, MATRICES, METRICS, PAIRS, TCP_SHAPE
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,11 +38,15 @@ def test_names_follow_the_conventions() -> None:
 def test_every_published_bucket_bound_is_one_of_the_kernels() -> None:
     assert set(BOUNDS_US) <= set(bucket_bounds_us().tolist())
     assert (BOUNDS_US[0], BOUNDS_US[-1]) == (64, 1 << 24)
+    assert set(DURATION_BOUNDS) <= set(duration_bounds().tolist())
+    assert (DURATION_BOUNDS[0], DURATION_BOUNDS[-1]) == (2**-14, 16.0)
 
 
 def test_every_column_is_published_once() -> None:
-    columns = [c for m in PAIR_METRICS for c in m.columns]
-    buckets = [i for m in PAIR_METRICS if m.buckets for i in range(COLUMNS)[m.buckets]]
-    assert len(columns) == len(set(columns))
-    assert len(columns) + len(buckets) == COLUMNS
-    assert series_of(7) == len(columns) + len(buckets) + 2
+    for matrix in MATRICES:
+        columns = [c for m in matrix.metrics for c in m.columns]
+        buckets = [i for m in matrix.metrics if m.buckets for i in range(matrix.width)[m.buckets]]
+        assert sorted(columns) == sorted(matrix.column)
+        assert sorted([matrix.column[c] for c in columns] + buckets) == list(range(matrix.width))
+    assert PAIRS.series_of(7) == PAIRS.width + 2
+    assert [m.series_of(TCP_SHAPE) for m in MATRICES[1:]] == [1, len(DURATION_BOUNDS) + 3]

@@ -8,18 +8,18 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from weir.aggregate.snapshot import U64
-from weir.metrics import COLUMNS
 
 
 class Bases:
-    """Counts (COLUMNS,) of a slot's edge that another pair shows; few edges have any."""
+    """Counts (width,) of a row that another pair shows; few rows have any."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
+        self._width = width
         self._left: dict[int, dict[int, U64]] = {}  # slot -> pair -> counts
 
     def of(self, slot: int) -> U64:
         """All that the edge left behind; to be taken off its counts."""
-        return sum(self._left.get(slot, {}).values(), np.zeros(COLUMNS, np.uint64))
+        return sum(self._left.get(slot, {}).values(), np.zeros(self._width, np.uint64))
 
     def items(self) -> Iterator[tuple[int, U64]]:
         """Slot and counts of every edge that left something."""

@@ -5,33 +5,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from weir import metrics
 from weir.aggregate.snapshot import Labels
 from weir.kernel.layout import Array
-from weir.metrics import COLUMNS
+from weir.metrics import Matrix
+
+
+class Budget:
+    """Series that there may be, over all tables."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.used = 0
 
 
 class Pairs:
     """Pairs by number: labels, shape, edges, carry. Numbers of ended pairs are used again."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, matrix: Matrix, budget: Budget) -> None:
         self.labels: list[Labels] = []
         self.index: dict[Labels, int] = {}
         self.shape = np.zeros(64, np.uint8)
         self.edges = np.zeros(64, np.int64)
-        self.carry = np.zeros((64, COLUMNS), np.uint64)
+        self.carry = np.zeros((64, matrix.width), np.uint64)
         self.kept: set[int] = set()  # pairs outside of the budget
-        self.series = 0
         self.version = 0
-        self._room = room
+        self._series_of = matrix.series_of
+        self._budget = budget
         self._free: list[int] = []
 
     def take(self, labels: Labels, shape: int, always: bool = False) -> int | None:
         """Number of the pair, new or not, that gets one more edge; None when the budget has no room."""
         number = self.index.get(labels)
         known = int(self.shape[number]) if number is not None else 0
-        more = metrics.series_of(known | shape) - metrics.series_of(known)
-        if more and not always and self.series + more > self._room:
+        more = self._series_of(known | shape) - self._series_of(known)
+        if more and not always and self._budget.used + more > self._budget.room:
             return None
         if number is None:
             number = self._add(labels)
@@ -40,9 +47,9 @@ class Pairs:
             self.version += 1
         if always and number not in self.kept:
             self.kept.add(number)
-            self.series -= metrics.series_of(known)
+            self._budget.used -= self._series_of(known)
         elif number not in self.kept:
-            self.series += more
+            self._budget.used += more
         self.edges[number] += 1
         return number
 
@@ -70,7 +77,7 @@ class Pairs:
                     continue
                 self.kept.discard(number)
             else:
-                self.series -= metrics.series_of(int(self.shape[number]))
+                self._budget.used -= self._series_of(int(self.shape[number]))
             del self.index[labels]
             self.shape[number] = 0
             self.carry[number] = 0

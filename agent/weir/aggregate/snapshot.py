@@ -14,7 +14,7 @@ from weir.identity.cluster import ClusterState
 from weir.identity.sriov import VirtualFunction
 from weir.identity.types import Ends
 from weir.kernel.layout import LOSSES, Array
-from weir.metrics import COLUMN
+from weir.metrics import DURATIONS, PAIRS, REQUESTS, Matrix
 
 U64 = NDArray[np.uint64]
 Labels = tuple[str, ...]
@@ -42,6 +42,21 @@ class AgentValues:
 
 
 @dataclass(frozen=True, eq=False)
+class Sheet:
+    """Series of one matrix: label names, labels of each pair, counters (pairs, width), shapes (pairs,)."""
+
+    names: Labels
+    pairs: tuple[Labels, ...]
+    values: U64
+    shapes: NDArray[np.uint8]
+
+
+def nothing(matrix: Matrix, names: Labels = ()) -> Sheet:
+    """A sheet without pairs."""
+    return Sheet(names, (), np.zeros((0, matrix.width), np.uint64), np.zeros(0, np.uint8))
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """One frozen state of everything that is shown; arrays are never written again.
 
@@ -61,6 +76,14 @@ class Snapshot:
     slots: NDArray[np.intp]
     owners: tuple[Ends, ...]
     vfs: tuple[VirtualFunction, ...] = ()
+    #: Requests by protocol, method and status, and how long they took: as ``values``, of other matrices.
+    requests: Sheet = field(default_factory=lambda: nothing(REQUESTS))
+    durations: Sheet = field(default_factory=lambda: nothing(DURATIONS))
+
+    def sheets(self) -> tuple[tuple[Matrix, Sheet], ...]:
+        """Everything that is published of pairs."""
+        pairs = Sheet(self.label_names, self.pairs, self.values, self.shapes)
+        return (PAIRS, pairs), (REQUESTS, self.requests), (DURATIONS, self.durations)
 
     def losses(self) -> dict[str, int]:
         """Kernel events by which something is missing from the figures, those that happened."""
@@ -68,4 +91,4 @@ class Snapshot:
 
     def column(self, name: str) -> U64:
         """One column of ``values`` by its name in metrics.COLUMN, shape (pairs,)."""
-        return self.values[:, COLUMN[name]]
+        return self.values[:, PAIRS.column[name]]

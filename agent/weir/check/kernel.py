@@ -121,6 +121,10 @@ def _udp(types: Btf | None, features: Features, judge: Judge) -> Iterator[Findin
         "bytes, datagrams and true addresses", "no weir_udp_ metrics (--no-udp leaves the plane out)",
     )  # fmt: skip
     yield judge.finding(
+        "requests on TCP connections", there, ("packet program", "packet attachment", "read"),
+        "turns, and HTTP by its messages", "no weir_request metrics (--no-requests leaves the plane out)",
+    )  # fmt: skip
+    yield judge.finding(
         "who opened a UDP socket", there, _OWNER, "cgroup/sock_create",
         "the owner of weir_udp_ metrics is known once the socket sends",
     )  # fmt: skip

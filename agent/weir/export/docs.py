@@ -9,9 +9,15 @@ from collections.abc import Iterable, Iterator
 from weir.metrics import (
     AGENT_METRICS,
     BOUNDS_US,
+    DURATION_BOUNDS,
+    DURATION_LABELS,
+    DURATION_METRICS,
     EXTRA_LABELS,
     LABEL_HELP,
     PAIR_METRICS,
+    REQUEST_LABEL_HELP,
+    REQUEST_LABELS,
+    REQUEST_METRICS,
     VF_LABEL_HELP,
     VF_METRICS,
     Metric,
@@ -56,6 +62,22 @@ def _lines() -> Iterator[str]:
     yield "When the far end of an edge gets a name later, its counts move to the new series if the old one"
     yield "ends by that; else they stay there, and the new series counts from then on."
     yield ""
+    yield "## Requests"
+    yield ""
+    yield "For every pair that uses TCP, what its requests were ([requests.md](requests.md)). These have the"
+    yield "labels of the pair and those below; a pair, method and status that was not seen has no series."
+    yield ""
+    yield "| name | type | unit | labels | meaning |"
+    yield "|---|---|---|---|---|"
+    yield from _rows(REQUEST_METRICS, REQUEST_LABELS)
+    yield from _rows(DURATION_METRICS, DURATION_LABELS)
+    yield ""
+    yield from _labels(REQUEST_LABEL_HELP)
+    yield ""
+    first, last = DURATION_BOUNDS[0], DURATION_BOUNDS[-1]
+    yield f"Finite buckets of the durations: powers of two from 2^-14 s ({first * 1e6:.4g} µs) to {last:g} s."
+    yield "The kernel counts in eight buckets an octave, those of native histograms of schema 3."
+    yield ""
     yield "## SR-IOV virtual functions"
     yield ""
     yield "The card's own counters of each VF of this host ([sriov.md](sriov.md)), whoever drives it. They"
@@ -75,8 +97,12 @@ def _lines() -> Iterator[str]:
 def _table(metrics: Iterable[Metric]) -> Iterator[str]:
     yield "| name | type | unit | labels | meaning |"
     yield "|---|---|---|---|---|"
+    yield from _rows(metrics)
+
+
+def _rows(metrics: Iterable[Metric], own: tuple[str, ...] = ()) -> Iterator[str]:
     for metric in metrics:
-        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        labels = ", ".join(f"`{label}`" for label in (*own, *metric.labels))
         off = "" if metric.default else " Off by default."
         yield f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help}{off} |"
 

@@ -23,12 +23,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from weir.aggregate import AgentValues, Snapshot
-from weir.aggregate.snapshot import Labels
-from weir.export.text import LES, TextRenderer
+from weir.aggregate.snapshot import Labels, Sheet
+from weir.export.text import TextRenderer, les, published
 from weir.health import Health
 from weir.identity.sriov import VirtualFunction
 from weir.kernel.layout import Array
-from weir.metrics import AGENT_METRICS, COLUMN, PAIR_METRICS, VF_METRICS, Metric
+from weir.metrics import AGENT_METRICS, VF_METRICS, Matrix, Metric
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,32 +42,32 @@ class PairCollector(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Family]:
-        for metric in PAIR_METRICS:
-            if metric.default:
-                yield self._family(metric)
-
-    def _family(self, metric: Metric) -> Family:
-        snapshot = self._snapshot
-        rows = np.flatnonzero(snapshot.shapes & metric.shape)
-        labels = [snapshot.pairs[row] for row in rows.tolist()]
-        if metric.buckets is not None:
-            return _histogram(metric, snapshot, rows, labels)
-        family = empty(metric, snapshot.label_names)
-        columns = [snapshot.values[rows, COLUMN[name]].tolist() for name in metric.columns]
-        for at, pair in enumerate(labels):
-            for value, column in zip(metric.values or [None], columns, strict=True):
-                family.add_metric(pair if value is None else (*pair, value), column[at])
-        return family
+        for matrix, sheet in self._snapshot.sheets():
+            for metric in matrix.metrics:
+                if metric.default:
+                    yield _family(metric, matrix, sheet)
 
 
-def _histogram(metric: Metric, snapshot: Snapshot, rows: Array, labels: list[Labels]) -> Family:
+def _family(metric: Metric, matrix: Matrix, sheet: Sheet) -> Family:
+    rows = np.flatnonzero(sheet.shapes & metric.shape)
+    labels = [sheet.pairs[row] for row in rows.tolist()]
+    columns = [sheet.values[rows, matrix.column[name]] for name in metric.columns]
+    if metric.buckets is not None:
+        return _histogram(metric, sheet, rows, labels, columns[0])
+    family = empty(metric, sheet.names)
+    for at, pair in enumerate(labels):
+        for value, column in zip(metric.values or [None], columns, strict=True):
+            family.add_metric(pair if value is None else (*pair, value), int(column[at]))
+    return family
+
+
+def _histogram(metric: Metric, sheet: Sheet, rows: Array, labels: list[Labels], sums: Array) -> Family:
     family = HistogramMetricFamily(
-        metric.name, metric.help, labels=(*snapshot.label_names, *metric.labels), unit=metric.unit
+        metric.name, metric.help, labels=(*sheet.names, *metric.labels), unit=metric.unit
     )
-    counts = np.cumsum(snapshot.values[rows, metric.buckets], axis=1).tolist()
-    sums = (snapshot.values[rows, COLUMN[metric.columns[0]]] / 1e6).tolist()
-    for pair, buckets, total in zip(labels, counts, sums, strict=True):
-        family.add_metric(pair, list(zip(LES, buckets, strict=True)), total)
+    counts = np.cumsum(published(metric, sheet.values[rows]), axis=1).tolist()
+    for pair, buckets, total in zip(labels, counts, (sums / metric.per_second).tolist(), strict=True):
+        family.add_metric(pair, list(zip(les(metric), buckets, strict=True)), total)
     return family
 
 

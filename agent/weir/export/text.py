@@ -15,9 +15,9 @@ import numpy as np
 from prometheus_client.utils import floatToGoString
 
 from weir.aggregate import Snapshot
-from weir.aggregate.snapshot import Labels
+from weir.aggregate.snapshot import Labels, Sheet
 from weir.kernel.layout import Array
-from weir.metrics import BOUNDS_US, COLUMN, PAIR_METRICS, Metric
+from weir.metrics import MATRICES, Matrix, Metric
 
 #: Pairs in one piece of the page: bounds the memory of a scrape.
 _PIECE = 500
@@ -36,9 +36,15 @@ def number(value: int) -> str:
     return f"{value}.0" if value < 1_000_000 else decimal(value)
 
 
-#: ``le`` of the buckets, the last one +Inf.
-LES = (*(decimal(bound / 1e6) for bound in BOUNDS_US), "+Inf")
-_LES = tuple(f'le="{le}"' for le in LES)
+def les(metric: Metric) -> tuple[str, ...]:
+    """``le`` of a histogram's buckets, the last one +Inf."""
+    return (*map(decimal, metric.bounds), "+Inf")
+
+
+def published(metric: Metric, values: Array) -> Array:
+    """A histogram's buckets (pairs, bounds + 1), not cumulative."""
+    buckets: Array = values[:, metric.buckets]
+    return np.add.reduceat(buckets, metric.starts, axis=1) if metric.starts else buckets
 
 
 class PairLabels:
@@ -70,56 +76,65 @@ class TextRenderer:
 
     def __init__(self, failed: Callable[[str], None]) -> None:
         self._failed = failed
-        self._labels = PairLabels((), ())
+        self._labels = [PairLabels((), ()) for _ in MATRICES]
 
     def pieces(self, snapshot: Snapshot) -> Iterator[bytes]:
         """Yield the page; a family that fails ends there, and the others are written."""
-        labels = self._labels
-        if labels.pairs is not snapshot.pairs or labels.names != snapshot.label_names:
-            labels = self._labels = PairLabels(snapshot.label_names, snapshot.pairs, labels)
-        for metric in PAIR_METRICS:
-            if not metric.default:
-                continue
-            try:
-                yield from _family(metric, snapshot, labels)
-            except Exception:  # noqa: BLE001 a page with a gap is worth more than none
-                _log.exception("%s could not be written", metric.name)
-                self._failed("export")
+        for at, (matrix, sheet) in enumerate(snapshot.sheets()):
+            labels = self._labels[at]
+            if labels.pairs is not sheet.pairs or labels.names != sheet.names:
+                labels = self._labels[at] = PairLabels(sheet.names, sheet.pairs, labels)
+            for metric in matrix.metrics:
+                if not metric.default:
+                    continue
+                try:
+                    yield from _family(metric, matrix, sheet, labels)
+                except Exception:  # noqa: BLE001 a page with a gap is worth more than none
+                    _log.exception("%s could not be written", metric.name)
+                    self._failed("export")
 
 
-def _family(metric: Metric, snapshot: Snapshot, labels: PairLabels) -> Iterator[bytes]:
+def _family(metric: Metric, matrix: Matrix, sheet: Sheet, labels: PairLabels) -> Iterator[bytes]:
     escaped = metric.help.replace("\\", r"\\").replace("\n", r"\n")
     yield f"# HELP {metric.name} {escaped}\n# TYPE {metric.name} {metric.kind}\n".encode()
-    rows = np.flatnonzero(snapshot.shapes & metric.shape)
+    rows = np.flatnonzero(sheet.shapes & metric.shape)
+    columns = [matrix.column[name] for name in metric.columns]
     write = _histogram if metric.buckets is not None else _labelled if metric.values else _plain
     for start in range(0, len(rows), _PIECE):
         part = rows[start : start + _PIECE]
-        yield "".join(write(metric, snapshot.values[part], labels, part.tolist())).encode()
+        yield "".join(write(metric, columns, sheet.values[part], labels, part.tolist())).encode()
 
 
-def _plain(metric: Metric, values: Array, labels: PairLabels, rows: list[int]) -> Iterator[str]:
-    column = values[:, COLUMN[metric.columns[0]]].tolist()
+def _plain(
+    metric: Metric, columns: list[int], values: Array, labels: PairLabels, rows: list[int]
+) -> Iterator[str]:
+    column = values[:, columns[0]].tolist()
     for text, value in zip(labels.plain(rows), column, strict=True):
         yield f"{metric.name}{{{text}}} {number(value)}\n"
 
 
-def _labelled(metric: Metric, values: Array, labels: PairLabels, rows: list[int]) -> Iterator[str]:
+def _labelled(
+    metric: Metric, columns: list[int], values: Array, labels: PairLabels, rows: list[int]
+) -> Iterator[str]:
     (label,) = metric.labels
     own = [f'{label}="{value}"' for value in metric.values]
-    matrix = values[:, [COLUMN[name] for name in metric.columns]].tolist()
+    matrix = values[:, columns].tolist()
     for (before, after), counts in zip(labels.around(rows, label), matrix, strict=True):
         for text, value in zip(own, counts, strict=True):
             yield f"{metric.name}{{{before}{text}{after}}} {number(value)}\n"
 
 
-def _histogram(metric: Metric, values: Array, labels: PairLabels, rows: list[int]) -> Iterator[str]:
+def _histogram(
+    metric: Metric, columns: list[int], values: Array, labels: PairLabels, rows: list[int]
+) -> Iterator[str]:
     name = metric.name
-    sums = (values[:, COLUMN[metric.columns[0]]] / 1e6).tolist()
-    matrix = values[:, metric.buckets].tolist()
+    sums = (values[:, columns[0]] / metric.per_second).tolist()
+    matrix = published(metric, values).tolist()
+    own = [f'le="{le}"' for le in les(metric)]
     texts = zip(labels.around(rows, "le"), labels.plain(rows), strict=True)
     for ((before, after), text), counts, total in zip(texts, matrix, sums, strict=True):
         head = f"{name}_bucket{{{before}"
-        for le, value in zip(_LES, accumulate(counts), strict=True):
+        for le, value in zip(own, accumulate(counts), strict=True):
             yield f"{head}{le}{after}}} {number(value)}\n"
         yield f"{name}_count{{{text}}} {number(sum(counts))}\n"
         yield f"{name}_sum{{{text}}} {decimal(total)}\n"

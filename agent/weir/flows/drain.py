@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from weir.flows.types import Drain
+from weir.kernel.layout import REQUESTS, Array
 from weir.kernel.side import KernelSide
 
 
@@ -30,6 +32,7 @@ class Drainer:
         start = self._monotonic_ns()
         self._side.read_counters()
         counted = self._monotonic_ns()
+        requests, numbers = self._requests()
         slots = self._side.maps.slots
         used = slots.used()
         rows = slots.view[used]  # fancy indexing copies
@@ -39,9 +42,19 @@ class Drainer:
             indexes=used.astype(np.uint32),
             monotonic_ns=counted,
             wall=self._wall(),
+            requests=requests,
+            request_indexes=numbers,
             events=self._side.maps.events(),
             programs=self._side.programs(),
-            maps=self._side.fill(len(used)),
+            maps=self._side.fill(len(used), len(numbers)),
             seconds={"counters": (counted - start) / 1e9, "copy": (copied - counted) / 1e9},
             planes=self._side.planes(),
         )
+
+    def _requests(self) -> tuple[Array, NDArray[np.uint32]]:
+        """Rows in use and their numbers; before the slots, so that each one's slot is among those."""
+        table = self._side.maps.requests
+        if table is None:
+            return np.empty(0, REQUESTS), np.empty(0, np.uint32)
+        used = table.used()
+        return table.view[used], used.astype(np.uint32)

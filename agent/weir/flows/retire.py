@@ -64,9 +64,10 @@ class Retirer:
                 self._kept[index] = now_ns + min(self._idle_ns, _KEPT_NS)
 
     def _finish(self, drain: Drain, series: Series) -> None:
+        asked = set(drain.requests["key"]["slot"].tolist())  # its request rows go first
         for row in self._leaving(drain)[:_BATCH]:
             index, active = int(drain.indexes[row]), int(drain.slots["active_ns"][row])
-            if self._marked.get(index) != active or drain.slots["live"][row]:
+            if self._marked.get(index) != active or drain.slots["live"][row] or index in asked:
                 self._marked[index] = active  # counted once more (or marked by an agent before this one)
                 continue
             into = series.survivor(index)

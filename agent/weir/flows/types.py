@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.kernel.layout import Array
+from weir.kernel.layout import REQUESTS, Array
 from weir.kernel.stats import MapFill, ProgramStats
 
 __all__ = ["Drain", "MapFill", "ProgramStats"]
@@ -28,6 +28,9 @@ class Drain:
     indexes: NDArray[np.uint32]
     monotonic_ns: int
     wall: float
+    #: Request rows (dtype layout.REQUESTS) and their numbers, as ``slots`` and ``indexes``.
+    requests: Array = field(default_factory=lambda: np.empty(0, REQUESTS))
+    request_indexes: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     events: Mapping[str, int] = field(default_factory=dict)
     programs: tuple[ProgramStats, ...] = ()
     maps: tuple[MapFill, ...] = ()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from weir.flows.tracker import Tracker
 from weir.flows.types import Drain
 from weir.identity.cgroups import CgroupPaths, find_cgroup2
 from weir.identity.cidrs import Cidrs, OwnAddresses, is_loopback
@@ -20,35 +21,12 @@ from weir.identity.process import Processes
 from weir.identity.remote import Entry, Remotes
 from weir.identity.runtimes import ContainerNames, Roots
 from weir.identity.types import OVERFLOW, Ends, Observed, Owner
-from weir.kernel.layout import EDGE, RETIRING, Array
+from weir.kernel.layout import EDGE, RETIRING
 
 if TYPE_CHECKING:  # it needs msgspec, which only clusters do
     from weir.identity.kube.names import ClusterNames
 
 Rows = NDArray[np.intp]
-
-
-class Tracker:
-    """Tells edges that are new and edges that are gone from slot numbers and generations."""
-
-    def __init__(self) -> None:
-        self._generation = np.full(1024, -1, np.int64)  # by slot number; -1: not in use
-
-    def diff(self, indexes: NDArray[np.uint32], generation: Array) -> tuple[Rows, Rows]:
-        """Return (row numbers of new edges, slot numbers of those gone), for arrays of shape (n,)."""
-        slots = indexes.astype(np.intp)
-        size = int(slots.max(initial=0)) + 1
-        if size > len(self._generation):
-            grown = np.full(max(size, 2 * len(self._generation)), -1, np.int64)
-            grown[: len(self._generation)] = self._generation
-            self._generation = grown
-        current = np.full(len(self._generation), -1, np.int64)
-        current[slots] = generation
-        changed = current != self._generation
-        gone = np.flatnonzero(changed & (self._generation >= 0))
-        new = np.flatnonzero(changed[slots])
-        self._generation = current
-        return new, gone
 
 
 class Identity:

@@ -22,6 +22,8 @@ _KPROBE_TYPE = Path("/sys/bus/event_source/devices/kprobe/type")
 
 def program_type(program: Program) -> tuple[int, int]:
     """``(program type, expected attach type)`` for the load."""
+    if program.hook == "reader":
+        return bpf.CGROUP_SKB, bpf.CGROUP_INGRESS  # as the program that calls it
     if program.hook == "cgroup":
         attach = _CGROUP[program.targets[0]]
         kind = bpf.CGROUP_SOCK if attach == bpf.CGROUP_SOCK_CREATE else bpf.CGROUP_SKB
@@ -47,12 +49,12 @@ def attach(program: Program, fd: int, map_fd: int, targets: tuple[str, ...]) -> 
         return [bpf.raw_tracepoint_open(fd)]
     if program.hook == "raw_tp":
         return [bpf.raw_tracepoint_open(fd, targets[0])]
-    if program.hook == "run":
+    if program.hook in ("run", "reader"):
         return []
     if program.hook == "iter":
         return [bpf.link_iterator(fd, map_fd if program.over else 0)]
     if program.hook == "cgroup":
-        return [_cgroup(fd, folder, _CGROUP[program.targets[0]]) for folder in targets]
+        return [_cgroup(fd, folder, _CGROUP[kind]) for kind in program.targets for folder in targets]
     if program.hook == "netfilter":
         return [bpf.link_netfilter(fd, family, hook, _AFTER_NAT) for family in _FAMILIES for hook in _HOOKS]
     return _kprobes(fd, targets, program.hook == "kretprobe")

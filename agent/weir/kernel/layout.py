@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ABI = 2
+ABI = 3
 SOURCE, DESTINATION = 1, 2
 FREE, USED, RETIRING = 0, 1, 2
 TCP, UDP = 6, 17
@@ -29,6 +29,10 @@ EVENTS = (
     "packet_unreadable",
     "udp_failed",
     "connection_limit",
+    "request_overflow",
+    "request_late",
+    "request_unparsed",
+    "talk_failed",
 )
 #: Events by which something is missing from the figures, or has lost its owner.
 LOSSES = (
@@ -38,7 +42,16 @@ LOSSES = (
     "packet_unreadable",
     "udp_failed",
     "connection_limit",
+    "request_late",
+    "request_unparsed",
+    "talk_failed",
 )
+PROTOCOLS = ("", "tcp", "http")
+METHODS = (
+    "", "_OTHER", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+)  # fmt: skip
+#: Buckets of a request's duration: 8 an octave from 2**-20 s on (schema 3 of native histograms).
+DURATIONS = 216
 BUCKETS = 96
 #: Microseconds of one histogram unit (the first four buckets are this wide).
 UNIT_US = 4
@@ -90,6 +103,31 @@ SLOT = np.dtype(
     ]
 )
 
+REQUEST_KEY = np.dtype(
+    [
+        ("slot", "u4"),
+        ("generation", "u4"),
+        ("status", "u2"),
+        ("route", "u2"),
+        ("protocol", "u1"),
+        ("method", "u1"),
+        ("pad", "u1", 2),
+    ]
+)
+
+REQUESTS = np.dtype(
+    [
+        ("key", REQUEST_KEY),
+        ("state", "u4"),
+        ("generation", "u4"),
+        ("born_ns", "u8"),
+        ("active_ns", "u8"),
+        ("untimed", "u8"),
+        ("sum_ns", "u8"),
+        ("duration", "u8", DURATIONS),
+    ]
+)
+
 RECORD = np.dtype(
     [
         ("laddr", "u1", 16),
@@ -115,7 +153,10 @@ RECORD = np.dtype(
     ]
 )
 
-STRUCTS = {"weir_edge": EDGE, "weir_slot": SLOT, "weir_record": RECORD}
+STRUCTS = {
+    "weir_edge": EDGE, "weir_slot": SLOT, "weir_request_key": REQUEST_KEY, "weir_requests": REQUESTS,
+    "weir_record": RECORD,
+}  # fmt: skip
 
 
 def static_asserts() -> str:
@@ -134,6 +175,9 @@ def _asserts() -> Iterator[str]:
             yield f'_Static_assert({size} == {kind.itemsize}, "{name}.{field} size");'
     yield f'_Static_assert(WEIR_FAILURES == {len(FAILURES)}, "failures");'
     yield f'_Static_assert(WEIR_EVENTS == {len(EVENTS)}, "events");'
+    yield f'_Static_assert(WEIR_PROTOCOLS == {len(PROTOCOLS)}, "protocols");'
+    yield f'_Static_assert(WEIR_METHODS == {len(METHODS)}, "methods");'
+    yield f'_Static_assert(WEIR_DURATIONS == {DURATIONS}, "durations");'
     yield f'_Static_assert(WEIR_BUCKETS == {BUCKETS}, "buckets");'
     yield f'_Static_assert(WEIR_ABI == {ABI}, "abi");'
 
@@ -148,5 +192,15 @@ def bucket_bounds_us() -> Array:
     octave, sub = index // 4, index % 4
     units = np.where(index < 4, index + 1, (4 + sub + 1) << np.maximum(octave - 1, 0))
     bounds = units.astype(np.float64) * UNIT_US
+    bounds[-1] = np.inf
+    return bounds
+
+
+def duration_bounds() -> Array:
+    """Upper bounds (seconds, float64) of the duration buckets, shape (216,); the last one is infinite.
+
+    Bucket ``i`` ends at 2 ** ((i + 1) / 8 - 20) seconds, as ``duration_bucket`` in ``bpf/requests.h`` has it.
+    """
+    bounds: Array = 2.0 ** ((np.arange(DURATIONS) + 1) / 8 - 20)
     bounds[-1] = np.inf
     return bounds

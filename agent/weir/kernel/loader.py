@@ -27,6 +27,7 @@ from weir.kernel import attach, bpf, netns, plan, refusal, translations
 from weir.kernel.btf import FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
 from weir.kernel.compiler import Module
 from weir.kernel.features import Features
+from weir.kernel.layout import PROTOCOLS
 from weir.kernel.options import KernelOptions, fold_prefix
 from weir.kernel.pins import Instance
 from weir.kernel.plan import Program
@@ -100,6 +101,12 @@ class Loader:
         options, stack = self._options, module.map_fd("free_slots")
         for index in range(options.slots - 1, 0, -1):  # slot 0 takes what finds no slot
             bpf.map_update(stack, None, _u32(index))
+        rows = module.map_fd("free_requests")
+        for index in range(options.requests - 1, 0, -1):
+            bpf.map_update(rows, None, _u32(index))
+        for ports, kind in ((options.opaque_ports, b"\1"), (options.skip_ports, b"\2")):
+            for port in ports if options.requests else ():
+                bpf.map_update(module.map_fd("request_ports"), struct.pack("<H", port), kind)
         for fold in options.folds:
             bits, address = fold_prefix(fold.network)
             value = bytes((fold.source_bits, fold.destination_bits, 0, 0))
@@ -139,6 +146,9 @@ class Loader:
             fd = self._load(module, program)
             links = attach.attach(program, fd, module.map_fd(program.over), self._targets(program))
             bpf.pin(fd, str(folder / "progs" / program.name))
+            if program.hook == "reader":
+                for protocol in program.targets:
+                    bpf.map_update(module.map_fd("readers"), _u32(PROTOCOLS.index(protocol)), _u32(fd))
             for number, link in enumerate(links):
                 suffix = f"-{number}" if number else ""
                 bpf.pin(link, str(folder / "links" / (program.name + suffix)))
@@ -151,7 +161,7 @@ class Loader:
     def _drop_down(self, programs: Iterable[Program], folder: Path) -> None:
         """A plane that is down counts nothing rather than half; LoadError where none is up."""
         for program in programs:
-            if program.plane in ("tcp", "udp") and self.planes[program.plane]:
+            if program.plane in ("tcp", "udp", "requests") and self.planes[program.plane]:
                 for pinned in (*(folder / "progs").iterdir(), *(folder / "links").iterdir()):
                     if pinned.name.split("-")[0] == program.name:
                         pinned.unlink()

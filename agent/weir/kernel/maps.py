@@ -12,18 +12,29 @@ from pathlib import Path
 import numpy as np
 
 from weir.kernel import bpf
-from weir.kernel.layout import EVENTS, RETIRING, SLOT, USED, Array
+from weir.kernel.layout import EVENTS, REQUESTS, RETIRING, SLOT, USED, Array
 
 
-class Slots:
+class Mapped:
+    """An mmap-able array of ``count`` rows, shared with the kernel; ``view`` is live (see :class:`Slots`)."""
+
+    def __init__(self, fd: int, count: int, dtype: np.dtype[np.void]) -> None:
+        self._map = mmap.mmap(fd, _pages(count * dtype.itemsize), mmap.MAP_SHARED)
+        self.view: Array = np.frombuffer(self._map, dtype=dtype, count=count)
+
+    def retire(self, index: int) -> None:
+        """Mark a row, so that no socket goes on counting there from memory."""
+        self.view["state"][index] = RETIRING
+
+
+class Slots(Mapped):
     """The mmap-able array of slots (``layout.SLOT``), shared with the kernel.
 
     ``view`` is live: the kernel adds to it at any time. Copy rows before using them twice.
     """
 
     def __init__(self, fd: int, count: int) -> None:
-        self._map = mmap.mmap(fd, _pages(count * SLOT.itemsize), mmap.MAP_SHARED)
-        self.view: Array = np.frombuffer(self._map, dtype=SLOT, count=count)
+        super().__init__(fd, count, SLOT)
 
     def used(self) -> Array:
         """Indexes of rows to drain: those in use, and slot 0 once it counted anything."""
@@ -39,18 +50,30 @@ class Slots:
         raw = self.view["key"]["raddr"][used].tobytes()
         return [int(index) for at, index in enumerate(used) if raw[16 * at : 16 * at + 16] in addresses]
 
-    def retire(self, index: int) -> None:
-        """Mark a slot, so that no socket goes on counting there from memory."""
-        self.view["state"][index] = RETIRING
+
+class RequestRows(Mapped):
+    """The mmap-able array of request rows (``layout.REQUESTS``)."""
+
+    def __init__(self, fd: int, count: int) -> None:
+        super().__init__(fd, count, REQUESTS)
+
+    def used(self) -> Array:
+        """Indexes of rows to drain: those in use, and row 0 once it counted anything."""
+        found = np.flatnonzero(self.view["state"])
+        overflow = self.view[0]
+        if overflow["untimed"] or overflow["sum_ns"] or overflow["active_ns"]:
+            found = np.concatenate(([0], found[found > 0]))
+        return found
 
 
 class Maps:
     """All pinned maps of one kernel side."""
 
-    def __init__(self, pins: Path, slots: int) -> None:
+    def __init__(self, pins: Path, slots: int, requests: int) -> None:
         folder = pins / "maps"
         self._fds = {p.name: bpf.get(str(p)) for p in sorted(folder.iterdir())}
         self.slots = Slots(self._fds["slots"], slots)
+        self.requests = RequestRows(self._fds["requests"], requests) if requests else None
         self._cpus = _possible_cpus()
 
     def events(self) -> dict[str, int]:
@@ -76,6 +99,16 @@ class Maps:
         except FileNotFoundError:
             return False
         return True
+
+    def forget_requests(self, index: int) -> None:
+        """Take a row's key out of the look-up table, unless it points elsewhere by now."""
+        assert self.requests is not None
+        key = self.requests.view["key"][index].tobytes()
+        try:
+            if bpf.map_lookup(self._fds["request_rows"], key, 4) == _u32(index):
+                bpf.map_delete(self._fds["request_rows"], key)
+        except FileNotFoundError:
+            return
 
     def fd(self, name: str) -> int:
         """A map's descriptor, which stays this object's."""

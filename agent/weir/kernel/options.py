@@ -35,6 +35,8 @@ class Fold:
 class KernelOptions:
     """Options that are compiled or loaded into the kernel side.
 
+    ``requests`` is how many rows of requests the kernel holds; 0: requests are not looked for.
+    Of ``opaque_ports`` only the turns are counted, of ``skip_ports`` no requests at all.
     ``nat`` is how translated connections are learnt, ``translated`` how many are remembered.
     ``netns`` are inode numbers, ``cgroups`` pairs of cgroup id and path of the cgroup v2 folder,
     ``ports`` service ports; empty means everything.
@@ -42,6 +44,9 @@ class KernelOptions:
 
     variant: str = "auto"
     udp: bool = True
+    requests: int = 8192
+    opaque_ports: tuple[int, ...] = ()
+    skip_ports: tuple[int, ...] = ()
     by_process: bool = True
     slots: int = 16384
     connections: int = 1_000_000
@@ -68,6 +73,8 @@ class KernelOptions:
                 "netns": tuple(raw["netns"]),
                 "cgroups": tuple((i, p) for i, p in raw["cgroups"]),
                 "ports": tuple(raw["ports"]),
+                "opaque_ports": tuple(raw["opaque_ports"]),
+                "skip_ports": tuple(raw["skip_ports"]),
             }
         )
 

@@ -13,8 +13,9 @@ from weir.kernel.options import KernelOptions
 class Program:
     """One BPF program.
 
-    ``hook`` is tp_btf, iter, raw_tp, kprobe, kretprobe, cgroup or run (by user space); ``targets``
-    the tracepoint, the iterator's target, the functions (those that exist) or the attach type.
+    ``hook`` is tp_btf, iter, raw_tp, kprobe, kretprobe, cgroup, reader or run (by user space); ``targets``
+    the tracepoint, the iterator's target, the functions (those that exist) or the attach types.
+    A ``reader`` is called by others: ``targets`` are the protocols it reads ("": a connection's beginning).
     ``over`` is the map an iterator walks. A plane without one of its ``needed`` programs is down.
     ``code`` names the C function where that is not ``name``: a second copy of a program sees the events
     that the kernel keeps from the first one while it runs on that CPU (``bpf_prog.active``; often since
@@ -71,6 +72,11 @@ _UDP = (
     Program("udp_ingress", "cgroup", ("ingress",), "udp"),
     Program("udp_egress", "cgroup", ("egress",), "udp"),
 )
+_REQUESTS = (
+    Program("requests_fold", "run", ("raw_tp",), "requests"),
+    Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
+    Program("http_messages", "reader", ("", "http"), "http"),
+)
 #: What learns of translated connections, best first: once a connection; else each packet of the namespaces.
 NAT = {
     "kprobe": Program("nat_confirm", "kprobe", ("__nf_conntrack_confirm",), "nat", needed=False),
@@ -87,12 +93,14 @@ DISCOVERY = (
 )
 _VARIANTS = {"storage": _STORAGE, "tracepoint": _TRACEPOINT, "kprobe": _KPROBE}
 #: Maps that the agent opens; the others are kept alive by the programs.
-PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners", "nat")
+PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners", "nat",
+               "requests", "request_rows", "free_requests", "readers")  # fmt: skip
 
 
 def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[Program]:
     """All that stays loaded for a variant ("storage", "tracepoint", "kprobe")."""
     chosen = _VARIANTS[variant] + (_UDP if options.udp else ()) + _RETIRE
+    chosen += _REQUESTS if options.requests else ()
     return [p for p in chosen if iterators or p.hook != "iter"]
 
 
@@ -107,6 +115,8 @@ def defines(
         "WEIR_LISTENERS": options.listeners,
         "WEIR_FOLDS": max(64, len(options.folds)),
         "WEIR_UDP": int(options.udp),
+        "WEIR_REQUESTS": options.requests,
+        "WEIR_REQUEST_PORTS": len(options.opaque_ports + options.skip_ports) if options.requests else 0,
         "WEIR_NAT": options.translated if conntrack and options.nat != "off" else 0,
         "WEIR_ITERATORS": int(iterators),
         "WEIR_NO_CMPXCHG": int(not cmpxchg),

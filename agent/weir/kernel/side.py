@@ -24,6 +24,8 @@ from weir.kernel.pins import Instance
 from weir.kernel.stats import MapFill, ProgramStats
 
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
+#: What bpf/retire.h and bpf/requests.h take and return instead of a number.
+_NOBODY, _IN_USE = 0xFFFFFFFF, 0xFFFFFFFE
 _log = logging.getLogger("weir.kernel")
 
 
@@ -91,7 +93,8 @@ class KernelSide:
         self._pins = instance.pins
         self._slots = int(self.facts["options"]["slots"])
         self._planes: dict[str, str] = dict(self.facts.get("planes", {}))
-        self.maps = Maps(instance.pins, self._slots)
+        self._requests = int(self.facts["options"]["requests"])
+        self.maps = Maps(instance.pins, self._slots, self._requests)
         self._links = self._open("links")
         self._programs = self._open("progs")
 
@@ -110,8 +113,18 @@ class KernelSide:
         """
         if "slot_fold" not in self._programs:  # the kernel refused it: slots are not given back
             return False
-        target = 0xFFFFFFFF if into is None else into
+        target = _NOBODY if into is None else into
         return bpf.run_raw(self._programs["slot_fold"], index, target) == 0
+
+    def fold_requests(self, row: int, slot: int | None) -> int | None:
+        """Free a retiring row, its counts going to the row like it of another slot (None: with it).
+
+        The row that took them, None for none. BlockingIOError if the row is in use (again).
+        """
+        into = bpf.run_raw(self._programs["requests_fold"], row, _NOBODY if slot is None else slot)
+        if into == _IN_USE:
+            raise BlockingIOError(f"request row {row} is in use")
+        return None if into == _NOBODY else into
 
     def records(self, limit: int = 100_000) -> Array:
         """Live sockets for the views (``layout.RECORD``), at most about ``limit``."""
@@ -135,12 +148,13 @@ class KernelSide:
             name: (bpf.program_info(fd).kind, bpf.program_code(fd)) for name, fd in self._programs.items()
         }
 
-    def fill(self, slots_used: int) -> tuple[MapFill, ...]:
+    def fill(self, slots_used: int, rows_used: int) -> tuple[MapFill, ...]:
         """How full the bounded maps are."""
         connections = int(self.facts["options"]["connections"])
         return (
             MapFill("slots", slots_used, self._slots),
             MapFill("connections", self.maps.tracked(), connections),
+            *([MapFill("requests", rows_used, self._requests)] if self._requests else ()),
         )
 
     def planes(self) -> Mapping[str, str]:

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Request rows -> requests by protocol, method and status, and their durations, for every pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from weir.aggregate.labels import Labeller
+from weir.aggregate.pairs import Budget
+from weir.aggregate.snapshot import U64, Sheet
+from weir.aggregate.sums import Described, Sums
+from weir.flows.tracker import Tracker
+from weir.flows.types import Drain
+from weir.identity.types import Ends, Observed
+from weir.kernel import layout
+from weir.kernel.layout import METHODS, PROTOCOLS, RETIRING
+from weir.metrics import DURATION_LABELS, DURATIONS, REQUEST_LABELS, REQUESTS, TCP_SHAPE
+
+
+def outcome_of(protocol: str, status: int) -> str:
+    """success, failure, or unknown where the protocol is.
+
+    A server that answers has done its part: of HTTP, 5xx is a failure, 4xx is the client's. What was never
+    answered is one.
+    """
+    if protocol != "http":
+        return "unknown"
+    return "success" if 100 <= status < 500 else "failure"
+
+
+class Requests:
+    """Two sums over the same rows, by labels with the status and without it."""
+
+    def __init__(self, labeller: Labeller, budget: Budget) -> None:
+        self._labeller = labeller
+        self._tracker = Tracker()
+        self._rows: dict[int, set[int]] = {}  # slot -> its rows
+        self._slot: dict[int, int] = {}
+        names = labeller.names
+        self._counts = Sums(REQUESTS, (*names, *REQUEST_LABELS), budget)
+        self._durations = Sums(DURATIONS, (*names, *DURATION_LABELS), budget)
+
+    @property
+    def series_folded(self) -> int:
+        """Series that the budget had no room for."""
+        return self._counts.series_folded + self._durations.series_folded
+
+    def update(self, drain: Drain, seen: Observed, ends: Callable[[int], Ends]) -> tuple[Sheet, Sheet]:
+        """Take in one drain; requests and durations. ``seen`` is what happened to the edges."""
+        rows = drain.request_indexes.astype(np.intp)
+        new, gone = self._tracker.diff(drain.request_indexes, drain.requests["generation"])
+        for row in gone.tolist():
+            slot = self._slot.pop(row)
+            self._rows[slot].discard(row)
+            if not self._rows[slot]:
+                del self._rows[slot]
+        for at in new.tolist():
+            row, slot = int(rows[at]), int(drain.requests["key"]["slot"][at])
+            self._slot[row] = slot
+            self._rows.setdefault(slot, set()).add(row)
+        fresh = set(rows[new].tolist())
+        relabelled = {r for slot in seen.relabelled.tolist() for r in self._rows.get(slot, ())} - fresh
+        mine = Observed(new, gone, np.array(sorted(relabelled), np.intp))
+        where = {int(slot): at for at, slot in enumerate(drain.indexes)} if len(new) or relabelled else {}
+
+        def describe(row: int, status: bool) -> Described:
+            return self._describe(drain, int(np.searchsorted(rows, row)), where, ends, status)
+
+        counts, durations = matrices(drain.requests)
+        retiring = drain.requests["state"] == RETIRING
+        self._counts.change(rows, mine, lambda row: describe(row, True))
+        self._durations.change(rows, mine, lambda row: describe(row, False))
+        return self._counts.show(rows, counts, retiring), self._durations.show(rows, durations, retiring)
+
+    def survivor(self, row: int) -> int | None:
+        """As :meth:`Sums.survivor`."""
+        return self._counts.survivor(row)
+
+    def folded(self, row: int, into: int | None) -> None:
+        """As :meth:`Sums.folded`."""
+        self._counts.folded(row, into)
+        self._durations.folded(row, into)
+
+    def _describe(
+        self, drain: Drain, at: int, where: dict[int, int], ends: Callable[[int], Ends], status: bool
+    ) -> Described:
+        key = drain.requests["key"][at]
+        slot = int(key["slot"])
+        edge = drain.slots["key"][where[slot]] if slot in where else np.zeros(1, layout.EDGE)[0]
+        protocol, method = PROTOCOLS[key["protocol"]], METHODS[key["method"]]
+        outcome = outcome_of(protocol, int(key["status"]))
+        own = (
+            (protocol, method, text_of(int(key["status"])), outcome)
+            if status
+            else (protocol, method, outcome)
+        )
+        nothing = ("",) * (len(own) - 1) + ("unknown",)
+        if drain.request_indexes[at] == 0 or slot not in where:
+            pair = self._labeller.labels(edge, ends(0))
+            return Described((*self._labeller.shared(pair, "overflow"), *nothing), TCP_SHAPE, None)
+        pair = self._labeller.labels(edge, ends(slot))
+        return Described((*pair, *own), TCP_SHAPE, (*self._labeller.shared(pair, "other"), *nothing))
+
+
+def text_of(status: int) -> str:
+    """A status as its protocol writes it; "" where there was no answer, or none that is known."""
+    return str(status) if status else ""
+
+
+def matrices(rows: layout.Array) -> tuple[U64, U64]:
+    """Counters of REQUESTS rows (n,): requests (n, 1), and durations (n, 1 + layout.DURATIONS)."""
+    counts = np.zeros((len(rows), REQUESTS.width), np.uint64)
+    durations = np.zeros((len(rows), DURATIONS.width), np.uint64)
+    counts[:, 0] = rows["untimed"] + rows["duration"].sum(axis=1)
+    durations[:, 0] = rows["sum_ns"]
+    durations[:, 1:] = rows["duration"]
+    return counts, durations

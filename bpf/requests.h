@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* requests.h: requests counted by edge, protocol, method and status, with how long they took. */
+#ifndef WEIR_REQUESTS_H
+#define WEIR_REQUESTS_H
+
+#include "edge.h"
+
+BPF_F_TABLE("array", u32, struct weir_requests, requests, WEIR_REQUESTS, BPF_F_MMAPABLE);
+BPF_TABLE("hash", struct weir_request_key, u32, request_rows, WEIR_REQUESTS);
+/* Rows nobody uses; user space fills it and gives rows back. */
+BPF_STACK(free_requests, u32, WEIR_REQUESTS);
+
+static __always_inline struct weir_requests *requests_at(u32 index)
+{
+	return requests.lookup(&index);
+}
+
+/* A time in units of 2^-30 s, so that powers of two are those of seconds. */
+static __always_inline u64 binary_ns(u64 ns)
+{
+	/* 2^60 / 10^9; the product of a larger time would not fit */
+	return ns >> 32 ? ((ns >> 8) * 1152921505ULL) >> 22 : (ns * 1152921505ULL) >> 30;
+}
+
+/* Bucket of a duration; layout.duration_bounds is its inverse. */
+static __always_inline u64 duration_bucket(u64 ns)
+{
+	u64 v = binary_ns(ns) | 1, msb = 0;
+
+#pragma unroll
+	for (u32 bits = 32; bits; bits >>= 1)
+		msb += not_zero(v >> msb >> bits) * bits;
+	/* the 16 bits below the highest one against 2^(k/8) */
+	u64 part = (v << (63 - msb) >> 47) & 0xffff, k = 0;
+
+	k += at_least(part, 5932);  /* (2^(1/8) - 1) * 2^16 */
+	k += at_least(part, 12400); /* 2^(2/8) ... */
+	k += at_least(part, 19454);
+	k += at_least(part, 27146);
+	k += at_least(part, 35535);
+	k += at_least(part, 44682);
+	k += at_least(part, 54658);
+	u64 bucket = msb * 8 + k;
+
+	if (bucket < 80) /* 2^10 units are 2^-20 s */
+		return 0;
+	return bucket - 80 < WEIR_DURATIONS ? bucket - 80 : WEIR_DURATIONS - 1;
+}
+
+/* The row of a key, taken from the free ones if it is new; 0 (overflow) if there is none. */
+static __always_inline u32 row_of(struct weir_request_key *key, u64 now)
+{
+	u32 fresh = 0, *known = request_rows.lookup(key);
+
+	if (known)
+		return *known;
+	if (free_requests.pop(&fresh)) {
+		event(WEIR_EV_REQUEST_OVERFLOW);
+		return 0;
+	}
+	struct weir_requests *r = requests_at(fresh);
+
+	if (!r)
+		return 0;
+	__builtin_memcpy(&r->key, key, sizeof(*key));
+	r->born_ns = now;
+	r->active_ns = now;
+	/* as slot_of has it */
+	u64 *state = (u64 *)&r->state, free = ONCE(*state);
+
+	swap(state, free, free | WEIR_USED);
+	if (!request_rows.insert(key, &fresh))
+		return fresh;
+	r->state = WEIR_FREE;
+	free_requests.push(&fresh, 0);
+	known = request_rows.lookup(key);
+	if (known)
+		return *known;
+	event(WEIR_EV_REQUEST_OVERFLOW);
+	return 0;
+}
+
+static __always_inline void request_add(struct weir_requests *r, u64 took, u64 now)
+{
+	u64 bucket = duration_bucket(took);
+
+	asm volatile(
+		""
+		: "+r"(bucket)); /* clang knows the bound and would drop the verifier's check */
+	if (bucket < WEIR_DURATIONS)
+		ADD(r->duration[bucket], 1);
+	ADD(r->sum_ns, took);
+	r->active_ns = now;
+}
+
+#define FIRST_REQUEST (__builtin_offsetof(struct weir_requests, untimed) / 8)
+#define REQUEST_WORDS (sizeof(struct weir_requests) / 8)
+
+/* raw_tp, never attached; args: row to free, slot that takes its counts (or ~0: nobody). As slot_fold in
+ * retire.h; the row that took the counts, or ~0 for none, ~1 if the row is not idle (any more).
+ */
+int requests_fold(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 from = ctx->args[0], slot = ctx->args[1], into = ~0U, generation;
+	struct weir_requests *f = requests_at(from), *t = NULL;
+
+	if (!f || f->state != WEIR_RETIRING)
+		return ~1U;
+	struct weir_slot *s = slot == ~0U ? NULL : slot_at(slot);
+
+	if (s) {
+		struct weir_request_key key = f->key;
+
+		key.slot = slot;
+		key.generation = s->generation;
+		into = row_of(&key, f->active_ns);
+		t = requests_at(into);
+	}
+	generation = f->generation;
+	u64 *source = (u64 *)f,
+	    *target = (u64 *)(t ? t : f); /* with nobody to take them, they go */
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < REQUEST_WORDS; i++) {
+		if (i >= FIRST_REQUEST && source[i])
+			__sync_fetch_and_add(&target[i], source[i]);
+		ONCE(source[i]) = 0;
+	}
+	f->generation = generation + 1;
+	if (from)
+		free_requests.push(&from, 0);
+	return into;
+}
+
+#endif

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* talk.h: the conversation on a TCP connection, as far as its requests need it.
+ *
+ * Each direction is a half: position in the stream up to which bytes were seen, and position of the next
+ * byte that its protocol wants to read; what lies in between, a body of known length, is never looked at.
+ * Positions go by sequence numbers, so segments that come again or late are read once. A protocol is one
+ * function that takes a line's worth of bytes at that position and tells how far to go on (http.h).
+ */
+#ifndef WEIR_TALK_H
+#define WEIR_TALK_H
+
+#include "requests.h"
+#include "tcp_conn.h"
+
+#define TALK_ASKED 16 /* requests on their way at once, on one connection */
+#define TALK_HELD  40 /* bytes kept of a line that goes on in the next segment */
+#define TALK_READ  88 /* bytes read at once */
+#define TALK_WORDS ((TALK_HELD + TALK_READ) / 8)
+#define TALK_STEPS \
+	6 /* steps of reading in one run of a protocol's program, which may follow itself 32 times */
+
+enum talk_half { ASKS, ANSWERS };
+
+/* What a half is reading; those of protocols come after. */
+enum talk_state {
+	TALK_LOST,   /* out of step: begins anew with the next turn */
+	TALK_OPAQUE, /* no messages are to be found here (any more) */
+	TALK_TURN,   /* what else comes in this turn is not read */
+	TALK_START,  /* at the first byte of a message */
+	TALK_STATES
+};
+
+struct half {
+	u64 pos; /* of the segment at hand: position of its payload, and behind it */
+	u64 end;
+	u64 now;
+	u32 at;       /* where that payload starts in the packet */
+	u32 found;    /* through here, what the verifier must not know is not known to it */
+	u64 seen;     /* position after the last byte that was seen */
+	u64 next;     /* position of the next byte to read */
+	u64 busy;     /* 1 while a CPU reads */
+	u64 began_ns; /* first byte of the message that is being read */
+	u64 length;   /* of its body */
+	u16 missed;   /* another CPU was reading when a segment came */
+	u8 ends;      /* nothing comes behind the segment at hand */
+	u8 pad;
+	u8 state;
+	u8 flags; /* the protocol's own */
+	u8 method;
+	u8 held;
+	u16 status;
+	u16 unused[3];
+	u64 buffer[TALK_HELD / 8];
+};
+
+struct talk {
+	u64 asked
+		[TALK_ASKED]; /* when each began; its lowest bits are its enum weir_method, 0: no protocol known */
+	struct half half[2]; /* by enum talk_half */
+	u64 ready;           /* enum talk_ready */
+	u64 row;             /* last row, and above it its generation */
+	u32 slot;
+	u32 generation;
+	u32 first; /* the oldest request without an answer, the number that the next one gets */
+	u32 last;
+	u8 role;
+	u8 protocol; /* enum weir_protocol, once it is known */
+	u8 sure;     /* both ends spoke it */
+	u8 tries;
+	u8 turn;      /* 1 + enum talk_half of the end that spoke last, 0: nobody yet */
+	u8 pipelines; /* it asked before it was answered */
+	u8 pad[2];
+};
+BPF_SK_STORAGE(talks, struct talk);
+
+/* The programs that read a protocol's messages, by enum weir_protocol; 0 is what a connection begins with. */
+BPF_PROG_ARRAY(readers, WEIR_PROTOCOLS);
+
+/* What a step of reading tells besides how many bytes it took. */
+#define STEP_MORE 0       /* too few bytes to tell */
+#define STEP_BAD  (~0ULL) /* not this protocol, or not to be understood */
+
+/* Whether the packet leaves: those that arrived have been at an interface. */
+static __always_inline u32 packet_leaves(struct __sk_buff *skb)
+{
+	return !skb->ingress_ifindex;
+}
+
+static __always_inline u32 talk_answers(struct talk *t, u32 leaves)
+{
+	return (t->role == WEIR_SOURCE) != leaves;
+}
+
+#define METHOD_BITS 15ULL /* 16 ns are nothing here */
+
+static __always_inline u32 talk_waiting(struct talk *t)
+{
+	return t->last - t->first;
+}
+
+static __always_inline int talk_push(struct talk *t, u64 began_ns, u32 method)
+{
+	u32 last = t->last;
+
+	if (last - t->first >= TALK_ASKED)
+		return 0;
+	t->asked[last % TALK_ASKED] = (began_ns & ~METHOD_BITS) | method;
+	t->last = last + 1;
+	return 1;
+}
+
+/* The oldest request, with its method; 0 if there is none. */
+static __always_inline u64 talk_oldest(struct talk *t)
+{
+	return talk_waiting(t) ? t->asked[t->first % TALK_ASKED] : 0;
+}
+
+static __always_inline void half_begin(struct half *h, u64 pos)
+{
+	h->state = TALK_START;
+	h->next = pos;
+	h->held = 0;
+}
+
+/* Out of step. Requests that are not seen by that are counted as one; answers, by the requests they were for. */
+static __always_inline void half_lose(struct talk *t, struct half *h)
+{
+	h->state = TALK_LOST;
+	h->held = 0;
+	if (h == &t->half[ASKS])
+		event(WEIR_EV_REQUEST_UNPARSED);
+	else
+		t->pipelines = 1;
+}
+
+/* The row of this result on this connection; NULL if its edge is gone. */
+static __always_inline struct weir_requests *talk_row(struct talk *t, u32 protocol, u32 method,
+						      u32 status, u64 now)
+{
+	u64 place = ONCE(t->row);
+	struct weir_requests *r = requests_at((u32)place);
+
+	if (place && r && r->state == WEIR_USED && r->generation == place >> 32 &&
+	    r->key.slot == t->slot && r->key.generation == t->generation &&
+	    r->key.status == status && r->key.method == method && r->key.protocol == protocol)
+		return r;
+	struct weir_slot *s = slot_at(t->slot);
+
+	if (!s || s->generation != t->generation || s->state == WEIR_FREE) {
+		event(WEIR_EV_REQUEST_LATE);
+		return NULL;
+	}
+	struct weir_request_key key = {.slot = t->slot, .generation = t->generation};
+
+	key.protocol = protocol;
+	key.method = method;
+	key.status = status;
+	u32 row = row_of(&key, now);
+
+	r = requests_at(row);
+	if (r && row)
+		t->row = (u64)r->generation << 32 | row;
+	return r;
+}
+
+static __always_inline void talk_answered(struct talk *t, u32 protocol, u64 asked, u32 status,
+					  u64 now)
+{
+	u64 began = asked & ~METHOD_BITS;
+	struct weir_requests *r = talk_row(t, protocol, asked & METHOD_BITS, status, now);
+
+	if (r)
+		request_add(r, now > began ? now - began : 0, now);
+}
+
+/* No answer comes any more. */
+static __always_inline void talk_unanswered(struct talk *t, u64 now)
+{
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < TALK_ASKED; i++) {
+		asm volatile("" : "+r"(i));
+		u64 asked = talk_oldest(t);
+
+		if (!asked)
+			break;
+		t->first++;
+		if (!(asked & METHOD_BITS))
+			continue;
+		struct weir_requests *r = talk_row(t, t->protocol, asked & METHOD_BITS, 0, now);
+
+		if (r) {
+			ADD(r->untimed, 1);
+			r->active_ns = now;
+		}
+	}
+}
+
+/* From here on nothing but turns: no protocol that is known, or one that gave way to another. */
+static __always_inline void talk_plain(struct talk *t)
+{
+	t->protocol = WEIR_PROTO_TCP;
+	t->half[ASKS].state = TALK_OPAQUE;
+	t->half[ANSWERS].state = TALK_OPAQUE;
+}
+
+/* Nothing that is known: the request that began it waits for its answer all the same. */
+static __always_inline void talk_unknown(struct talk *t, u64 began_ns)
+{
+	talk_plain(t);
+	t->first = t->last = 0;
+	if (began_ns)
+		talk_push(t, began_ns, WEIR_METHOD_NONE);
+}
+
+/* What was read is no message. */
+static __always_inline void talk_refuse(struct talk *t, struct half *h, u32 answers)
+{
+	u64 oldest = talk_oldest(t);
+
+	if (t->sure) {
+		half_lose(t, h);
+	} else if (answers) { /* it only looked like a request */
+		talk_unknown(t, 0);
+		if (oldest)
+			talk_answered(t, WEIR_PROTO_TCP, oldest & ~METHOD_BITS, 0, h->began_ns);
+	} else if (--t->tries) { /* in the middle of something, it may be */
+		talk_push(t, h->began_ns, WEIR_METHOD_NONE);
+		h->state = TALK_LOST;
+		h->held = 0;
+	} else {
+		talk_unknown(t, h->began_ns);
+	}
+}
+
+/* One CPU reads a half at a time; the other one's segment is missed. */
+static __always_inline int half_enter(struct talk *t, struct half *h)
+{
+	if (swap(&h->busy, 0, 1)) {
+		h->missed = 1;
+		return 0;
+	}
+	if (h->missed) {
+		h->missed = 0;
+		if (h->state >= TALK_START)
+			half_lose(t, h);
+	}
+	return 1;
+}
+
+static __always_inline void half_leave(struct talk *t, struct half *h)
+{
+	if (h->ends) {
+		h->ends = 0;
+		talk_unanswered(t, h->now);
+	}
+	swap(&h->busy, 1, 0);
+}
+
+/* The conversation of the packet's socket, in a program that was called for it. */
+static __always_inline struct talk *talk_again(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+
+	return sk ? talks.sk_storage_get(sk, 0, 0) : NULL;
+}
+
+/* Whether the segment at hand has what is to be read next. */
+static __always_inline int half_wants(struct half *h)
+{
+	return h->next >= h->pos && h->next < h->end && h->state >= TALK_START;
+}
+
+/* The next bytes to be read, behind those that were held; how many in all, 0 for none. */
+static __always_inline u32 half_load(struct __sk_buff *skb, struct half *h, u64 *b)
+{
+	u64 last = h->end - h->next - 1,
+	    held = h->held; /* there is at least one byte (half_wants) */
+	u32 off = h->next - h->pos;
+
+	if (last >= TALK_READ)
+		last = TALK_READ - 1;
+	/* clang must not know what it is, and has to use what is compared */
+	asm volatile("" : "+r"(last), "+r"(held));
+	if (last >= TALK_READ || held >= TALK_HELD)
+		return 0;
+	asm volatile("" : "+r"(last), "+r"(held));
+	u64 take = last + 1;
+	if (held) {
+#pragma unroll
+		for (u32 w = 0; w < TALK_HELD / 8; w++)
+			b[w] = h->buffer[w];
+	} else if (h->state == TALK_START) {
+		h->began_ns = h->now;
+	}
+	if (bpf_skb_load_bytes(skb, h->at + off, (u8 *)b + held, take))
+		return 0;
+	ONCE(h->found) = held + take;
+	return ONCE(h->found);
+}
+
+/* Go on behind `taken` of these `n` bytes, or keep them until there are more. */
+static __always_inline void half_advance(struct half *h, u64 taken, const u64 *b, u32 n)
+{
+	if (taken == STEP_MORE) {
+		h->next += n - h->held;
+		h->held = n;
+#pragma unroll
+		for (u32 w = 0; w < TALK_HELD / 8; w++)
+			h->buffer[w] = b[w];
+		return;
+	}
+	h->next += taken - h->held;
+	h->held = 0;
+}
+
+#endif
