@@ -15,6 +15,7 @@ from weir.export.prometheus import Exposition
 from weir.export.server import Server
 from weir.health import Health
 from weir.pipeline import Pipeline, Writer, opened
+from weir.views.requests import request_rows
 from weir.views.rows import edge_rows
 
 _log = logging.getLogger("weir.agent")
@@ -29,7 +30,9 @@ def serve(settings: Settings, log_level: str = "info") -> None:
     health: Health[Snapshot] = Health(settings.interval)
     pages = Pages(health)
     # the address is taken before the kernel is touched: a port in use must cost nothing
-    server = Server(settings.listen, health, Exposition(health), pages.edges, pages.connections)
+    server = Server(
+        settings.listen, health, Exposition(health), pages.edges, pages.connections, pages.requests
+    )
     server.start()
     try:
         with opened(settings) as pipeline:
@@ -65,6 +68,11 @@ class Pages:
         """Pairs of the last snapshot."""
         snapshot = self._health.snapshot
         return [row.to_json() for row in edge_rows(snapshot)] if snapshot else []
+
+    def requests(self) -> list[dict[str, object]]:
+        """Requests of the last snapshot's pairs."""
+        snapshot = self._health.snapshot
+        return [row.to_json() for row in request_rows(snapshot)] if snapshot else []
 
     def connections(self) -> list[dict[str, object]]:
         """Live sockets now."""

@@ -185,6 +185,36 @@ def top(**values: Any) -> None:
 
 
 @cli.command()
+@_config
+@_option("--agent", default="http://127.0.0.1:10435", show_default=True, metavar="URL",
+         help="A running agent to read from; if there is none there, load alone.")  # fmt: skip
+@click.option("--alone", is_flag=True, help="Load for this session only, whether an agent runs or not.")
+@click.option("--by", type=click.Choice(["workload", "pod", "process", "pair"]), default="workload",
+              show_default=True, help="What a line is of.")  # fmt: skip
+@click.option("--sort", type=click.Choice(["requests", "failures", "latency", "name"]), default="requests",
+              show_default=True, help="What comes first.")  # fmt: skip
+@click.option("--filter", "filter_text", default="", help="Words, key:value and !word; all must match.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Lines.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a table.")
+@click.option("--watch", is_flag=True, help="One table after the other.")
+@_option("--interval", type=click.FloatRange(min=0, max=3600), default=5.0, show_default=True,
+         metavar="SECONDS", help="What happened in that time (0: since Weir looks).")  # fmt: skip
+@_scope
+@_kernel
+def stat(**values: Any) -> None:
+    """Golden metrics of requests: success rate, requests/s, p50, p95, p99, bytes/s, RTT.
+
+    Lines are of what an end serves (in: response times) and of what it calls (out: request latency).
+    """
+    from weir.session import show_stat
+
+    if values["watch"] and not values["interval"]:
+        raise click.UsageError("--watch needs an --interval of more than 0")
+    show_stat(_settings(values), **{k: values[k] for k in (
+        "agent", "alone", "by", "sort", "filter_text", "limit", "as_json", "watch")})  # fmt: skip
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="For scripts and bug reports; holds nothing personal.")
 @click.option("--load", "really", is_flag=True,
               help="Load every program under a name of its own, tell what the verifier says of each, and"

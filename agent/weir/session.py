@@ -16,8 +16,10 @@ from weir.config import Settings
 from weir.errors import WeirError
 from weir.pipeline import Pipeline, opened
 from weir.views.once import print_once
+from weir.views.requests import RequestRow, request_rows
 from weir.views.rows import ConnectionRow, EdgeRow, edge_rows
-from weir.views.source import ApiSource, Source
+from weir.views.source import ApiSource
+from weir.views.stat import print_stat
 from weir.views.top import run_top
 
 
@@ -42,6 +44,12 @@ class LocalSource:
         """Live sockets now."""
         return self._pipeline.connections()
 
+    def sample(self) -> tuple[list[EdgeRow], list[RequestRow]]:
+        """Pairs and their requests now."""
+        snapshot = self._pipeline.step()
+        self._losses = snapshot.losses()
+        return edge_rows(snapshot), request_rows(snapshot)
+
     def describe(self) -> str:
         """What the header shows as the source."""
         return f"alone on {socket.gethostname()}"
@@ -51,7 +59,7 @@ class LocalSource:
 
 
 @contextmanager
-def chosen(settings: Settings, agent: str, alone: bool) -> Iterator[Source]:
+def chosen(settings: Settings, agent: str, alone: bool) -> Iterator[ApiSource | LocalSource]:
     """A running agent if there is one (and no scope was asked for), else a kernel side of our own."""
     scoped = settings.netns or settings.cgroup or settings.port
     if not alone and not scoped:
@@ -92,3 +100,21 @@ def show_top(
             print_once(source, what, sort, filter_text, limit, as_json, settings.interval, sys.stdout)
         else:
             run_top(source, settings.interval, what=what, sort=sort, filter_text=filter_text)
+
+
+def show_stat(
+    settings: Settings,
+    *,
+    agent: str,
+    alone: bool,
+    by: str,
+    sort: str,
+    filter_text: str,
+    limit: int,
+    as_json: bool,
+    watch: bool,
+) -> None:
+    """``weir stat``."""
+    signal.signal(signal.SIGTERM, _leave)
+    with chosen(settings, agent, alone) as source:
+        print_stat(source, by, sort, filter_text, limit, as_json, settings.interval, watch, sys.stdout)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
+import threading
 import time
 from collections import Counter
 
 import pytest
 
-from tests.kernel.agents import Agent, Page, Rising
+from tests.kernel.agents import Agent, Page, Rising, weir
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
 from tests.kernel.peers.netns import Netns
 from tests.kernel.test_http import answer, get
@@ -110,3 +112,47 @@ def test_options(instance: str, netns: Netns, options: tuple[str, ...], protocol
     assert page.label(TOTAL, "protocol") == protocols
     assert page.sum(TOTAL) == (10 if protocols else 0)
     assert page.sum("weir_tcp_connections_opened_total", destination_port=PORT) == 2
+
+
+def test_stat(instance: str, netns: Netns) -> None:
+    """The table, from an agent; JSON of an interval."""
+    with Dialogues(netns) as talks, Agent(instance, (netns,)).ready() as agent:
+        talks.listen(address="127.0.0.1", port=PORT)
+        visit(talks, 0, "GET", 200, 9)
+        visit(talks, 0, "GET", 500, 1)
+        agent.fresh()
+        said = weir("stat", "--agent", agent.url, "--interval", "0")
+        assert (said.returncode, said.stderr) == (0, "")
+        _, *lines = (line.split() for line in said.stdout.splitlines())
+        assert [line[:5] for line in lines] == [
+            [direction, "python", "http", "10", "90.00%"] for direction in ("in", "out")
+        ]
+        told = json.loads(weir("stat", "--agent", agent.url, "--interval", "0.3", "--json").stdout)
+        assert told["rows"] == []
+        assert len(agent.json("/api/v1/requests")["requests"]) == 4
+    wrong = weir("stat", "--watch", "--interval", "0")
+    assert wrong.returncode == 2
+    assert "--watch needs an --interval" in wrong.stderr
+
+
+def test_stat_alone(netns: Netns) -> None:
+    stop = threading.Event()
+    with Dialogues(netns) as talks:
+        talks.listen(address="127.0.0.1", port=PORT)
+        number = talks.connect(PORT, "127.0.0.1")
+        asker = threading.Thread(target=_ask_until, args=(talks, number, stop))
+        asker.start()
+        said = weir("stat", "--alone", "--netns", netns.name, "--interval", "1", "--json", "--by", "pair")
+        stop.set()
+        asker.join()
+    assert said.stderr == ""
+    rows = json.loads(said.stdout)["rows"]
+    assert {(row["direction"], row["name"]) for row in rows} == {
+        (direction, f"python → python:{PORT}") for direction in ("in", "out")
+    }
+    assert all(row["requests_per_second"] > 10 and row["success_rate"] == 1 for row in rows)
+
+
+def _ask_until(talks: Dialogues, number: int, stop: threading.Event) -> None:
+    while not stop.is_set():
+        talks.say(number, [(CLIENT, get()), (SERVER, answer(200, b"x"))] * 5)

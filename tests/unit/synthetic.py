@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,19 @@ from weir.identity.kube.names import ClusterNames
 from weir.identity.local import LocalOwners
 from weir.identity.process import Processes
 from weir.identity.runtimes import ContainerNames, Roots
-from weir.kernel.layout import DESTINATION, SLOT, SOURCE, TCP, USED, Array, bucket_bounds_us
+from weir.kernel.layout import (
+    DESTINATION,
+    METHODS,
+    PROTOCOLS,
+    REQUESTS,
+    SLOT,
+    SOURCE,
+    TCP,
+    USED,
+    Array,
+    bucket_bounds_us,
+    duration_bounds,
+)
 
 
 class Clock:
@@ -73,10 +85,40 @@ def server(comm: str = "redis-server", port: int = 6379, **more: Any) -> Array:
     return slot("127.0.0.1", "127.0.0.1", port, comm=comm, role=DESTINATION, **more)
 
 
-def drain(rows: Mapping[int, Array], **more: Any) -> Drain:
-    """A drain of slot number -> row."""
+def request(
+    slot_number: int,
+    *,
+    protocol: str = "http",
+    method: str = "GET",
+    status: int = 0,
+    seconds: Iterable[float] = (),
+    untimed: int = 0,
+    row: int = -1,
+    generation: int = 0,
+) -> Array:
+    """One row of dtype REQUESTS, shape (); ``row`` is its number (-1: the next that is free)."""
+    found = np.zeros((), REQUESTS)
+    key = found["key"]
+    key["slot"], key["status"] = slot_number, status
+    key["protocol"], key["method"] = PROTOCOLS.index(protocol), METHODS.index(method)
+    for value in seconds:
+        found["duration"][np.searchsorted(duration_bounds(), value, side="right")] += np.uint64(1)
+        found["sum_ns"] += np.uint64(round(value * 1e9))
+    found["untimed"], found["generation"], found["state"] = untimed, generation, USED
+    found["born_ns"] = row + 1  # where drain() finds its number
+    return found
+
+
+def drain(rows: Mapping[int, Array], requests: Sequence[Array] = (), **more: Any) -> Drain:
+    """A drain of slot number -> row, and of request rows."""
     numbers = sorted(rows)
     slots = np.array([rows[n] for n in numbers], SLOT) if numbers else np.zeros(0, SLOT)
+    given = [int(r["born_ns"]) - 1 for r in requests]
+    wanted = [number if number >= 0 else at + 1 for at, number in enumerate(given)]
+    if requests:
+        order = np.argsort(wanted)
+        more["requests"] = np.array(list(requests), REQUESTS)[order]
+        more["request_indexes"] = np.array(wanted, np.uint32)[order]
     return Drain(slots, np.array(numbers, np.uint32), 5 * 10**9, 1_700_000_000.0, **more)
 
 

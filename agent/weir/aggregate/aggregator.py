@@ -83,6 +83,7 @@ class Aggregator:
             self._owners,
             requests=requests,
             durations=durations,
+            request_rows=drain.requests,
         )
 
     def survivor(self, slot: int) -> int | None:

@@ -14,6 +14,7 @@ from weir.identity.cluster import ClusterState
 from weir.identity.sriov import VirtualFunction
 from weir.identity.types import Ends
 from weir.kernel.layout import LOSSES, Array
+from weir.kernel.layout import REQUESTS as REQUEST_ROWS
 from weir.metrics import DURATIONS, PAIRS, REQUESTS, Matrix
 
 U64 = NDArray[np.uint64]
@@ -79,6 +80,9 @@ class Snapshot:
     #: Requests by protocol, method and status, and how long they took: as ``values``, of other matrices.
     requests: Sheet = field(default_factory=lambda: nothing(REQUESTS))
     durations: Sheet = field(default_factory=lambda: nothing(DURATIONS))
+
+    #: Request rows as drained (dtype layout.REQUESTS).
+    request_rows: Array = field(default_factory=lambda: np.empty(0, REQUEST_ROWS))
 
     def sheets(self) -> tuple[tuple[Matrix, Sheet], ...]:
         """Everything that is published of pairs."""

@@ -38,6 +38,7 @@ _INDEX = """<!doctype html>
 <li><a href="/metrics">/metrics</a>: Prometheus metrics</li>
 <li><a href="/api/v1/edges">/api/v1/edges</a>: who talks to whom, JSON</li>
 <li><a href="/api/v1/connections">/api/v1/connections</a>: live connections, JSON</li>
+<li><a href="/api/v1/requests">/api/v1/requests</a>: requests of pairs, JSON</li>
 <li><a href="/healthz">/healthz</a>, <a href="/readyz">/readyz</a></li>
 </ul>
 """
@@ -68,6 +69,7 @@ class App:
         exposition: Exposition,
         edges: Callable[[], Rows],
         connections: Callable[[], Rows],
+        requests: Callable[[], Rows] = list,
     ) -> None:
         self._health = health
         self._exposition = exposition
@@ -77,6 +79,7 @@ class App:
             "/healthz": lambda _: self._state(self._health.unhealthy()),
             "/readyz": lambda _: self._state(self._health.unready()),
             "/api/v1/edges": lambda env: self._rows("edges", edges, env),
+            "/api/v1/requests": lambda env: self._rows("requests", requests, env),
             "/api/v1/connections": lambda env: self._rows("connections", connections, env),
         }
 

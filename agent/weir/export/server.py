@@ -59,7 +59,7 @@ class _Wsgi(wsgi.Server):
 
 
 class Server:
-    """Serves until stopped; ``edges`` and ``connections`` give the rows of the JSON API."""
+    """Serves until stopped; ``edges``, ``connections`` and ``requests`` give the rows of the JSON API."""
 
     def __init__(
         self,
@@ -68,11 +68,12 @@ class Server:
         exposition: Exposition,
         edges: Callable[[], Rows],
         connections: Callable[[], Rows],
+        requests: Callable[[], Rows] = list,
     ) -> None:
         """ListenError when ``listen`` is no address."""
         self._listen = listen
         self._address = parse_listen(listen)
-        app = App(health, exposition, edges, connections)
+        app = App(health, exposition, edges, connections, requests)
         self._server = _Wsgi(
             self._address,
             app,

@@ -74,8 +74,9 @@ _UDP = (
 )
 _REQUESTS = (
     Program("requests_fold", "run", ("raw_tp",), "requests"),
-    Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
     Program("http_messages", "reader", ("", "http"), "http"),
+    # after all readers: a connection that finds none is taken for one of a protocol that is not known
+    Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
 )
 #: What learns of translated connections, best first: once a connection; else each packet of the namespaces.
 NAT = {

@@ -95,10 +95,10 @@ def _write_table(out: TextIO, columns: Sequence[Column], shown: list[Rated], tot
     lines = [layout.heading(sort), *(layout.line(r) for r in shown)]
     if total > len(shown):
         lines.append(f"… and {total - len(shown):,} more")
-    out.writelines(_printable(line, out) + "\n" for line in lines)
+    out.writelines(printable(line, out) + "\n" for line in lines)
 
 
-def _printable(line: str, out: TextIO) -> str:
+def printable(line: str, out: TextIO) -> str:
     """The line as far as the stream's encoding can carry it."""
     encoding = getattr(out, "encoding", None) or "utf-8"
     plain = line.replace("→", ">").replace("←", "<").replace("…", "~").replace("µ", "u").replace("▾", "")

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
 from weir.errors import WeirError
+from weir.views.requests import RequestRow
 from weir.views.rows import ConnectionRow, EdgeRow
 
 R = TypeVar("R")
@@ -64,6 +65,11 @@ class ApiSource:
     def connections(self) -> list[ConnectionRow]:
         """Live sockets."""
         return self._rows("connections", ConnectionRow.from_json)
+
+    def sample(self) -> tuple[list[EdgeRow], list[RequestRow]]:
+        """Pairs and their requests; these first, so that each one's pair is among the others."""
+        requests = self._rows("requests", RequestRow.from_json)
+        return self.edges(), requests
 
     def losses(self) -> Mapping[str, int]:
         """What the agent says it lost, and rows it did not list."""

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``weir stat``: golden metrics by workload, pod, process or pair."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TextIO
+
+from weir.errors import ConfigError
+from weir.views import units
+from weir.views.cells import safe
+from weir.views.filters import parse
+from weir.views.once import printable
+from weir.views.requests import RequestRow, percentile
+from weir.views.rows import EdgeRow
+
+GROUPS = ("workload", "pod", "process", "pair")
+SORTS = ("requests", "failures", "latency", "name")
+#: An agent takes its snapshots at its own pace; so long do we wait for the next one (seconds).
+_PATIENCE = 15.0
+_PAUSE = 0.2
+
+
+class Asked(Protocol):
+    """Where rows come from (a ``views.source.Source``)."""
+
+    def sample(self) -> tuple[list[EdgeRow], list[RequestRow]]:
+        """Pairs and their requests now."""
+
+
+class Key(NamedTuple):
+    """What is shown on one line. ``direction``: ``in`` for what the end serves, ``out`` for what it calls."""
+
+    direction: str
+    name: str
+    protocol: str
+
+
+@dataclass
+class Golden:
+    """Golden signals of one line, of one interval (or since Weir looks)."""
+
+    requests: int = 0
+    failures: int = 0
+    unknown: int = 0
+    durations: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    received: int = 0
+    rtts: list[int] = field(default_factory=list)
+
+    @property
+    def success(self) -> float | None:
+        """Share of the requests that did not fail; None where the protocol is not known."""
+        known = self.requests - self.unknown
+        return 1 - self.failures / known if known > 0 else None
+
+    def to_json(self, key: Key, seconds: float) -> dict[str, Any]:
+        """Plain JSON types; rates are null without an interval."""
+        rate = (lambda n: n / seconds) if seconds else (lambda _: None)
+        return {
+            **key._asdict(),
+            "requests": self.requests, "failures": self.failures, "success_rate": self.success,
+            "requests_per_second": rate(self.requests), "p50_seconds": percentile(self.durations, 0.50),
+            "p95_seconds": percentile(self.durations, 0.95), "p99_seconds": percentile(self.durations, 0.99),
+            "sent_bytes_per_second": rate(self.sent), "received_bytes_per_second": rate(self.received),
+            "rtt_p50_us": self.rtt,
+        }  # fmt: skip
+
+    @property
+    def rtt(self) -> int | None:
+        """Median of the pairs' medians, microseconds; None without samples."""
+        return sorted(self.rtts)[len(self.rtts) // 2] if self.rtts else None
+
+
+def key_of(edge: EdgeRow, by: str, protocol: str) -> Key:
+    """The line that a pair belongs to; ``by`` is one of GROUPS."""
+    serves = edge.role == "destination"
+    direction = "in" if serves else "out"
+    if by == "pair":
+        near, far = _named(edge.namespace, edge.workload), _named(edge.remote_namespace, edge.remote_workload)
+        source, destination = (far, near) if serves else (near, far)
+        return Key(direction, f"{source} → {destination}:{edge.port}", protocol)
+    own = {"workload": edge.workload, "pod": edge.pod, "process": edge.process}[by]
+    return Key(direction, own if by == "process" else _named(edge.namespace, own or edge.workload), protocol)
+
+
+def _named(namespace: str, name: str) -> str:
+    return f"{namespace}/{name}" if namespace else name
+
+
+def golden(
+    before: tuple[Sequence[EdgeRow], Sequence[RequestRow]],
+    now: tuple[Sequence[EdgeRow], Sequence[RequestRow]],
+    by: str,
+    match: Callable[[EdgeRow], bool] = lambda _: True,
+) -> dict[Key, Golden]:
+    """What happened between two samples (an empty first one: since Weir looks)."""
+    older = {row.id: row for row in before[1]}
+    bytes_before = {row.id: row for row in before[0]}
+    edges = {row.id: row for row in now[0] if match(row)}
+    found: dict[Key, Golden] = {}
+    spoken: dict[str, Counter[str]] = {}  # requests of a pair by protocol
+    for row in now[1]:
+        edge = edges.get(row.edge)
+        if edge is None:
+            continue
+        one = found.setdefault(key_of(edge, by, row.protocol), Golden())
+        spoken.setdefault(edge.id, Counter())[row.protocol] += _add(one, row, older.get(row.id))
+    for id_, protocols in spoken.items():
+        edge, past = edges[id_], bytes_before.get(id_)
+        one = found[key_of(edge, by, protocols.most_common(1)[0][0])]  # the bytes are of the pair
+        one.sent += edge.sent_bytes - (past.sent_bytes if past else 0)
+        one.received += edge.received_bytes - (past.received_bytes if past else 0)
+        if edge.rtt_p50_us is not None:
+            one.rtts.append(round(edge.rtt_p50_us))
+    return {key: one for key, one in found.items() if one.requests}
+
+
+def _add(one: Golden, row: RequestRow, past: RequestRow | None) -> int:
+    asked = row.requests - (past.requests if past else 0)
+    one.requests += asked
+    if row.outcome == "failure":
+        one.failures += asked
+    elif row.outcome == "unknown":
+        one.unknown += asked
+    one.durations.update(row.durations)
+    if past:
+        one.durations.subtract(past.durations)
+    return asked
+
+
+_SORTED: Mapping[str, Callable[[tuple[Key, Golden]], Any]] = {
+    "requests": lambda item: (-item[1].requests, item[0]),
+    "failures": lambda item: (-item[1].failures, -item[1].requests, item[0]),
+    "latency": lambda item: (-(percentile(item[1].durations, 0.99) or 0), item[0]),
+    "name": lambda item: (item[0].name, item[0]),
+}
+
+
+def print_stat(
+    source: Asked,
+    by: str,
+    sort: str,
+    filter_text: str,
+    limit: int,
+    as_json: bool,
+    interval: float,
+    watch: bool,
+    out: TextIO,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Write one table (``watch``: one after the other) of what happened in ``interval`` seconds.
+
+    With 0: since Weir looks, without rates. ConfigError for a filter that cannot be.
+    """
+    if by not in GROUPS or sort not in SORTS:
+        raise ConfigError(f"stat: --by is one of {', '.join(GROUPS)}, --sort one of {', '.join(SORTS)}")
+    match = parse(filter_text)
+    nothing: tuple[list[EdgeRow], list[RequestRow]] = ([], [])
+    before, began = (source.sample(), clock()) if interval else (nothing, clock())
+    while True:
+        now = _later(source, before, interval, clock, sleep) if interval else source.sample()
+        seconds = clock() - began if interval else 0.0
+        found = sorted(golden(before, now, by, match).items(), key=_SORTED[sort])
+        shown, more = found[:limit], len(found) - limit
+        if as_json:
+            rows = [one.to_json(key, seconds) for key, one in shown]
+            answer = {"seconds": seconds, "by": by, "rows": rows, "total": len(found), "truncated": more > 0}
+            out.write(json.dumps(answer, allow_nan=False) + "\n")
+        else:
+            lines = table(shown, seconds)
+            lines += [f"… and {more:,} more"] if more > 0 else []
+            out.writelines(printable(line, out) + "\n" for line in lines)
+        if not watch:
+            return
+        out.flush()
+        before, began = now, clock()
+
+
+def _later(
+    source: Asked,
+    before: tuple[list[EdgeRow], list[RequestRow]],
+    interval: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> tuple[list[EdgeRow], list[RequestRow]]:
+    """A sample of later; an agent's is the same until its next snapshot."""
+    end = clock() + interval + _PATIENCE
+    sleep(interval)
+    now = source.sample()
+    while now == before and clock() < end:
+        sleep(_PAUSE)
+        now = source.sample()
+    return now
+
+
+_TITLES = ("DIR", "NAME", "PROTO", "REQUESTS", "SUCCESS", "RPS", "P50", "P95", "P99", "TX/s", "RX/s", "RTT")
+
+
+def table(rows: Iterable[tuple[Key, Golden]], seconds: float) -> list[str]:
+    """Lines with a heading, columns as wide as they need."""
+    cells = [_TITLES, *(_cells(key, one, seconds) for key, one in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if at < 3 else text.rjust(width)
+            for at, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def _cells(key: Key, one: Golden, seconds: float) -> tuple[str, ...]:
+    success = one.success
+    times = (percentile(one.durations, q) for q in (0.50, 0.95, 0.99))
+    return (
+        key.direction, safe(key.name), key.protocol, units.count(one.requests),
+        units.NONE if success is None else f"{success:.2%}",
+        f"{one.requests / seconds:.1f}" if seconds else units.NONE,
+        *(units.duration_us(None if t is None else t * 1e6) for t in times),
+        *(units.amount(n / seconds) if seconds else units.NONE for n in (one.sent, one.received)),
+        units.duration_us(one.rtt),
+    )  # fmt: skip
