@@ -10,6 +10,11 @@ BPF_TABLE("hash", struct weir_request_key, u32, request_rows, WEIR_REQUESTS);
 /* Rows nobody uses; user space fills it and gives rows back. */
 BPF_STACK(free_requests, u32, WEIR_REQUESTS);
 
+#ifdef WEIR_REQUEST_PORTS
+enum { PORT_OPAQUE = 1, PORT_SKIP };
+BPF_HASH(request_ports, u16, u8, WEIR_REQUEST_PORTS);
+#endif
+
 static __always_inline struct weir_requests *requests_at(u32 index)
 {
 	return requests.lookup(&index);

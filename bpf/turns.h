@@ -18,11 +18,6 @@
 #define TCP_SYN 2
 #define TCP_RST 4
 
-#ifdef WEIR_REQUEST_PORTS
-enum { PORT_OPAQUE = 1, PORT_SKIP };
-BPF_HASH(request_ports, u16, u8, WEIR_REQUEST_PORTS);
-#endif
-
 /* How far a new conversation has come; what is not one yet, or not to be one, is let be. */
 enum talk_ready { TALK_NEW, TALK_BEGINNING, TALK_READY, TALK_SKIPPED };
 

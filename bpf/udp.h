@@ -12,6 +12,9 @@
 
 #include "edge.h"
 #include "packet.h"
+#ifdef WEIR_REQUESTS
+#include "dns.h"
+#endif
 
 struct udp_sock_state {
 	u64 place; /* of the last flow: slot, and above it the slot's generation; 0: none yet */
@@ -28,6 +31,9 @@ struct udp_sock_state {
 	u16 lport;
 	u16 rport;
 	struct owner owner;
+#ifdef WEIR_REQUESTS
+	struct dns_state dns;
+#endif
 };
 BPF_SK_STORAGE(udp_socks, struct udp_sock_state);
 
@@ -78,9 +84,9 @@ static __always_inline int same(const u8 *a, const u8 *b)
 /* The last flow's slot if this datagram is of the same flow. The slot's own key is compared, not
  * a copy in the socket's state, since two threads may send to two peers on one socket at once.
  */
-static __always_inline struct weir_slot *udp_known(struct udp_sock_state *u, struct datagram *d)
+static __always_inline struct weir_slot *udp_known(struct udp_sock_state *u, struct datagram *d,
+						   u64 place)
 {
-	u64 place = ONCE(u->place);
 	struct weir_slot *s = place ? slot_at((u32)place) : NULL;
 
 	if (!s || !u->settled || s->state != WEIR_USED || s->generation != place >> 32 ||
@@ -91,18 +97,22 @@ static __always_inline struct weir_slot *udp_known(struct udp_sock_state *u, str
 	return same(s->key.raddr, d->raddr) && same(s->key.laddr, d->laddr) ? s : NULL;
 }
 
-static __always_inline void udp_count(struct udp_sock_state *u, struct datagram *d, int sends)
+/* The flow's place; 0 if there is none. */
+static __always_inline u64 udp_count(struct udp_sock_state *u, struct datagram *d, int sends,
+				     u64 now)
 {
-	u64 now = bpf_ktime_get_ns();
+	u64 place = ONCE(u->place);
 
 	if (!u->role) /* the end that sends first is the source */
 		u->role = sends ? WEIR_SOURCE : WEIR_DESTINATION;
-	struct weir_slot *s = udp_known(u, d);
+	struct weir_slot *s = udp_known(u, d, place);
 
-	if (!s)
+	if (!s) {
 		s = udp_place(u, d, now);
+		place = u->place;
+	}
 	if (!s)
-		return;
+		return 0;
 	if (sends) {
 		ADD(s->sent_bytes, d->bytes);
 		ADD(s->sent_datagrams, d->count);
@@ -113,7 +123,33 @@ static __always_inline void udp_count(struct udp_sock_state *u, struct datagram 
 		ADD(u->received, d->bytes);
 	}
 	s->active_ns = now;
+	return place;
 }
+
+#ifdef WEIR_REQUESTS
+static __always_inline int is_multicast(const u8 *addr)
+{
+	return is_mapped(addr) ? addr[12] >> 4 == 14 : addr[0] == 0xff;
+}
+
+static __always_inline void udp_request(struct __sk_buff *skb, u32 at, struct udp_sock_state *u,
+					struct datagram *d, u64 place, u64 now)
+{
+	struct dns_key k = {.socket = (u64)u, .rport = d->rport};
+
+	if (u->dns.tries >= DNS_TRIES || d->bytes < sizeof(struct dns_header) ||
+	    is_multicast(d->raddr))
+		return;
+#ifdef WEIR_REQUEST_PORTS
+	u16 port = u->role == WEIR_SOURCE ? d->rport : d->lport;
+
+	if (request_ports.lookup(&port))
+		return;
+#endif
+	__builtin_memcpy(k.raddr, d->raddr, 16);
+	dns_datagram(skb, at, &u->dns, &k, place, now);
+}
+#endif
 
 static __always_inline u32 udp_netns(struct bpf_sock *sk)
 {
@@ -173,7 +209,11 @@ static __always_inline void udp_packet(struct __sk_buff *skb, int sends)
 	d.rport = bpf_ntohs(sends ? ports[1] : ports[0]);
 	d.bytes = skb->len - at - 8;
 	d.count = skb->gso_size ? (d.bytes + skb->gso_size - 1) / skb->gso_size : 1;
-	udp_count(u, &d, sends);
+	u64 now = bpf_ktime_get_ns(), place = udp_count(u, &d, sends, now);
+
+#ifdef WEIR_REQUESTS
+	udp_request(skb, at + 8, u, &d, place, now);
+#endif
 }
 
 /* cgroup_skb/egress: returns 1 (pass) on every path. */

@@ -95,7 +95,13 @@ struct weir_slot {
 };
 
 /* How a request's protocol is called in a row. */
-enum weir_protocol { WEIR_PROTO_NONE, WEIR_PROTO_TCP, WEIR_PROTO_HTTP, WEIR_PROTOCOLS };
+enum weir_protocol {
+	WEIR_PROTO_NONE,
+	WEIR_PROTO_TCP, /* turns of a conversation that is not understood */
+	WEIR_PROTO_HTTP,
+	WEIR_PROTO_DNS,
+	WEIR_PROTOCOLS
+};
 
 /* Methods of HTTP; the others (RFC 9110 9.1, IANA's registry) are one. */
 enum weir_method {
@@ -117,10 +123,10 @@ enum weir_method {
 struct weir_request_key {
 	__u32 slot;
 	__u32 generation; /* the slot's */
-	__u16 status;     /* as the protocol has it; 0: never answered, or not known */
+	__u16 status; /* as the protocol has it (DNS: response code + 1); 0: never answered, or not known */
 	__u16 route;
 	__u8 protocol; /* enum weir_protocol */
-	__u8 method;   /* enum weir_method */
+	__u8 method; /* enum weir_method; of DNS the type that was asked for, 0 for those above 255 */
 	__u8 pad[2];
 };
 

@@ -53,12 +53,13 @@ LABEL_HELP = {
 REQUEST_LABELS = ("protocol", "method", "status", "outcome")
 DURATION_LABELS = ("protocol", "method", "outcome")
 REQUEST_LABEL_HELP = {
-    "protocol": "`http` (1.0 and 1.1); `tcp`: a protocol that Weir does not parse, where a request is a turn"
-    " of the conversation",
-    "method": "as the protocol names it, `_OTHER` for one that is not among the usual ones; empty for `tcp`",
-    "status": "as the protocol writes it (`200`); empty where there was no answer, and for `tcp`",
-    "outcome": "`success`; `failure`: a status of 500 or more, or the connection ended without an answer;"
-    " `unknown` for `tcp`",
+    "protocol": "`http` (1.0 and 1.1); `dns` (over UDP); `tcp`: a protocol that Weir does not parse, where"
+    " a request is a turn of the conversation",
+    "method": "as the protocol names it (of DNS the type), `_OTHER` for one that is not among the usual ones;"
+    " empty for `tcp`",
+    "status": "as the protocol writes it (`200`, `NXDOMAIN`); empty where there was no answer, and for `tcp`",
+    "outcome": "`success`; `failure`: a status of 500 or more, a response code other than NOERROR and"
+    " NXDOMAIN, or no answer; `unknown` for `tcp`",
 }
 
 #: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set

@@ -14,7 +14,7 @@ import pytest
 
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues, Line
 from tests.kernel.peers.netns import Netns, make_netns
-from tests.kernel.watch import Watch, nothing_lost, watching
+from tests.kernel.watch import Watch, asking, nothing_lost
 from weir.kernel.layout import DESTINATION, SOURCE, duration_bounds
 
 Counts = dict[tuple[str, str, int], int]
@@ -28,7 +28,7 @@ def place() -> Iterator[Netns]:
 
 @pytest.fixture(scope="module")
 def watch(place: Netns) -> Iterator[Watch]:
-    with watching(place) as made:
+    with asking(place) as made:
         yield made
 
 
@@ -306,7 +306,7 @@ def test_older_connections(place: Netns, talks: Dialogues) -> None:
         talks.say(web, [(CLIENT, get()), (SERVER, answer(200, b"x" * 100))])
         talks.say(odd, [(CLIENT, b"x"), (SERVER, b"y")])
     talks.say(web, [(CLIENT, get(method="POST", body=b"q" * 900)[:-500])])
-    with watching(place, nat="off") as young:
+    with asking(place, nat="off") as young:
         talks.say(web, [(CLIENT, b"q" * 500), (SERVER, answer(201, b"x" * 100))])
         for _ in range(7):
             talks.say(web, [(CLIENT, get()), (SERVER, answer(200, b"x" * 100)), (SERVER, b"")])
@@ -320,7 +320,7 @@ def test_older_connections(place: Netns, talks: Dialogues) -> None:
 
 def test_ports_that_are_left_out(place: Netns, talks: Dialogues) -> None:
     plain, opaque, skipped = (talks.listen() for _ in range(3))
-    with watching(place, nat="off", opaque_ports=(opaque,), skip_ports=(skipped,)) as told:
+    with asking(place, nat="off", opaque_ports=(opaque,), skip_ports=(skipped,)) as told:
         for port in (plain, opaque, skipped):
             talks.once(port, [(CLIENT, get()), (SERVER, answer(404, b"x"))] * 3)
         assert counted(told, place, plain) == http(GET_404=3)
@@ -330,7 +330,7 @@ def test_ports_that_are_left_out(place: Netns, talks: Dialogues) -> None:
 
 def test_without_requests(place: Netns, talks: Dialogues) -> None:
     port = talks.listen()
-    with watching(place, nat="off", requests=0) as told:
+    with asking(place, nat="off", requests=0) as told:
         talks.once(port, [(CLIENT, get()), (SERVER, answer(404, b"x"))])
         assert told.tcp(place, SOURCE, port).sent_bytes == len(get())
         assert not {p.name for p in told.kernel.programs()} & {"talk_segments", "http_messages"}
@@ -339,7 +339,7 @@ def test_without_requests(place: Netns, talks: Dialogues) -> None:
 def test_more_results_than_rows(place: Netns, talks: Dialogues) -> None:
     """What finds no row is counted in row 0, and said."""
     port = talks.listen()
-    with watching(place, nat="off", requests=64) as small:
+    with asking(place, nat="off", requests=64) as small:
         talks.once(
             port, [line for s in range(200, 250) for line in ((CLIENT, get()), (SERVER, answer(s, b"x")))]
         )
@@ -400,7 +400,7 @@ add rule inet weirt in tcp dport %d numgen random mod 100 < 2 drop"""
 def test_loss(seed: int) -> None:
     """Segments that come again, late and out of order: right, or counted as not understood."""
     rng = random.Random(seed)
-    with make_netns() as lossy, Dialogues(lossy) as talks, watching(lossy) as watch:
+    with make_netns() as lossy, Dialogues(lossy) as talks, asking(lossy) as watch:
         lossy.run("ip", "link", "set", "lo", "mtu", "1500")
         lossy.run(
             "ip", "route", "replace", "local", "127.0.0.0/8", "dev", "lo", "table", "local", "rto_min", "5ms"

@@ -22,7 +22,7 @@ from tests.kernel.agents import until
 from tests.kernel.peers import slow_http
 from tests.kernel.peers.netns import Netns, make_netns
 from tests.kernel.peers.process import ROOT
-from tests.kernel.watch import Watch, nothing_lost, watching
+from tests.kernel.watch import Watch, asking, nothing_lost
 from weir.kernel.layout import DESTINATION, SOURCE, duration_bounds
 
 NGINX, PROXY = 8080, 8081
@@ -115,7 +115,7 @@ def nginx(place: Netns, home: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def watch(place: Netns) -> Iterator[Watch]:
-    with watching(place) as made:
+    with asking(place) as made:
         yield made
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.bytecode import TAIL_CALL, analyse, kernel_functions
 from tests.kernel.peers.netns import Netns, make_netns
 from tests.kernel.peers.tcp import tcp_pair
-from tests.kernel.watch import VARIANTS, Watch, watching
+from tests.kernel.watch import VARIANTS, Watch, asking
 from weir.kernel import bpf
 from weir.kernel.layout import DESTINATION
 
@@ -27,7 +27,7 @@ _HARMLESS = {
     # what BCC makes of a plain load in a kprobe (BPF_FUNC_probe_read)
     "bpf_probe_read_compat",
     # the maps' own functions, which the kernel calls directly
-    "__htab_map_lookup_elem", "htab_map_delete_elem", "htab_map_update_elem", "htab_lru_map_update_elem",
+    "__htab_map_lookup_elem", "htab_map_delete_elem", "htab_map_update_elem", "htab_lru_map_delete_elem", "htab_lru_map_update_elem",
     "queue_stack_map_push_elem",
     "stack_map_pop_elem", "trie_lookup_elem", "percpu_array_map_lookup_elem",
 }  # fmt: skip
@@ -43,7 +43,7 @@ def alone() -> Iterator[Netns]:
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def watch(request: pytest.FixtureRequest, alone: Netns) -> Iterator[Watch]:
-    with watching(alone, variant=request.param) as made:
+    with asking(alone, variant=request.param) as made:
         yield made
 
 

@@ -15,11 +15,12 @@ import pytest
 
 from tests.kernel.peers.netns import Netns
 from weir.flows.drain import Drainer
+from weir.flows.protocols import words
 from weir.flows.types import Drain
 from weir.kernel import side
 from weir.kernel.btf import KERNEL_BTF, Btf
 from weir.kernel.features import Features
-from weir.kernel.layout import DESTINATION, METHODS, PROTOCOLS, SOURCE, TCP, UDP, Array
+from weir.kernel.layout import DESTINATION, SOURCE, TCP, UDP, Array
 from weir.kernel.options import KernelOptions, default_folds
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
@@ -125,7 +126,8 @@ class Watch:
         found: dict[tuple[str, str, int], int] = {}
         for row in self.request_rows(netns, role, port):
             key = row["key"]
-            what = PROTOCOLS[key["protocol"]], METHODS[key["method"]], int(key["status"])
+            protocol, method, _, _ = words(*(int(key[n]) for n in ("protocol", "method", "status")))
+            what = protocol, method, int(key["status"])
             found[what] = found.get(what, 0) + int(row["untimed"]) + int(row["duration"].sum())
         return {what: n for what, n in found.items() if n}
 
@@ -181,10 +183,13 @@ def _may_be_down(types: str, nat: object) -> set[str]:
 
 @contextlib.contextmanager
 def watching(*netns: Netns, variant: str = "auto", **options: object) -> Iterator[Watch]:
-    """Load for these namespaces only; everything is removed at the end."""
+    """Load for these namespaces only; everything is removed at the end.
+
+    Without requests, which take as long to compile as all else, unless they are asked for (:func:`asking`).
+    """
     possible(variant)
     instance, cgroup2 = side.ready(f"weirt-{os.getpid()}-{next(_numbers)}")
-    wanted = KernelOptions(variant=variant, folds=default_folds(), slots=1024,
+    wanted = KernelOptions(variant=variant, requests=0, folds=default_folds(), slots=1024,
                            netns=tuple(n.inode for n in netns))  # fmt: skip
     try:
         facts = side.load(instance, replace(wanted, **options), cgroup2)  # type: ignore[arg-type]
@@ -197,6 +202,11 @@ def watching(*netns: Netns, variant: str = "auto", **options: object) -> Iterato
             kernel.close()
     finally:
         instance.remove()
+
+
+def asking(*netns: Netns, **options: object) -> contextlib.AbstractContextManager[Watch]:
+    """As :func:`watching`, with requests."""
+    return watching(*netns, **{"requests": 8192, **options})  # type: ignore[arg-type]
 
 
 def nothing_lost(watch: Watch, *allowed: str) -> None:

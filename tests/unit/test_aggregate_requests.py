@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.synthetic import client, drain, identity, request, server, slot
 from weir.aggregate import Aggregator, Snapshot
-from weir.aggregate.requests import outcome_of
-from weir.kernel.layout import DURATIONS
+from weir.flows.protocols import words
+from weir.kernel.layout import DURATIONS, METHODS, PROTOCOLS
 
 
 def counts(snapshot: Snapshot) -> dict[tuple[str, ...], int]:
@@ -72,9 +72,15 @@ def test_overflow_and_budget(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "status", "outcome"),
-    [("http", 200, "success"), ("http", 404, "success"), ("http", 500, "failure"), ("http", 0, "failure"),
-     ("http", 101, "success"), ("tcp", 0, "unknown")],
+    ("protocol", "method", "status", "said"),
+    [("http", METHODS.index("GET"), 200, ("GET", "200", "success")),
+     ("http", METHODS.index("PUT"), 404, ("PUT", "404", "success")),
+     ("http", METHODS.index("_OTHER"), 500, ("_OTHER", "500", "failure")),
+     ("http", METHODS.index("GET"), 0, ("GET", "", "failure")),
+     ("dns", 28, 1, ("AAAA", "NOERROR", "success")), ("dns", 1, 4, ("A", "NXDOMAIN", "success")),
+     ("dns", 65, 3, ("HTTPS", "SERVFAIL", "failure")), ("dns", 0, 6, ("_OTHER", "REFUSED", "failure")),
+     ("dns", 1, 16, ("A", "RCODE15", "failure")), ("dns", 1, 0, ("A", "", "failure")),
+     ("tcp", 0, 0, ("", "", "unknown"))],
 )  # fmt: skip
-def test_outcomes(protocol: str, status: int, outcome: str) -> None:
-    assert outcome_of(protocol, status) == outcome
+def test_words(protocol: str, method: int, status: int, said: tuple[str, ...]) -> None:
+    assert words(PROTOCOLS.index(protocol), method, status) == (protocol, *said)

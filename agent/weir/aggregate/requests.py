@@ -11,23 +11,13 @@ from weir.aggregate.labels import Labeller
 from weir.aggregate.pairs import Budget
 from weir.aggregate.snapshot import U64, Sheet
 from weir.aggregate.sums import Described, Sums
+from weir.flows.protocols import words
 from weir.flows.tracker import Tracker
 from weir.flows.types import Drain
 from weir.identity.types import Ends, Observed
 from weir.kernel import layout
-from weir.kernel.layout import METHODS, PROTOCOLS, RETIRING
+from weir.kernel.layout import RETIRING
 from weir.metrics import DURATION_LABELS, DURATIONS, REQUEST_LABELS, REQUESTS, TCP_SHAPE
-
-
-def outcome_of(protocol: str, status: int) -> str:
-    """success, failure, or unknown where the protocol is.
-
-    A server that answers has done its part: of HTTP, 5xx is a failure, 4xx is the client's. What was never
-    answered is one.
-    """
-    if protocol != "http":
-        return "unknown"
-    return "success" if 100 <= status < 500 else "failure"
 
 
 class Requests:
@@ -89,24 +79,14 @@ class Requests:
         key = drain.requests["key"][at]
         slot = int(key["slot"])
         edge = drain.slots["key"][where[slot]] if slot in where else np.zeros(1, layout.EDGE)[0]
-        protocol, method = PROTOCOLS[key["protocol"]], METHODS[key["method"]]
-        outcome = outcome_of(protocol, int(key["status"]))
-        own = (
-            (protocol, method, text_of(int(key["status"])), outcome)
-            if status
-            else (protocol, method, outcome)
-        )
+        protocol, method, text, outcome = words(*(int(key[n]) for n in ("protocol", "method", "status")))
+        own = (protocol, method, text, outcome) if status else (protocol, method, outcome)
         nothing = ("",) * (len(own) - 1) + ("unknown",)
         if drain.request_indexes[at] == 0 or slot not in where:
             pair = self._labeller.labels(edge, ends(0))
             return Described((*self._labeller.shared(pair, "overflow"), *nothing), TCP_SHAPE, None)
         pair = self._labeller.labels(edge, ends(slot))
         return Described((*pair, *own), TCP_SHAPE, (*self._labeller.shared(pair, "other"), *nothing))
-
-
-def text_of(status: int) -> str:
-    """A status as its protocol writes it; "" where there was no answer, or none that is known."""
-    return str(status) if status else ""
 
 
 def matrices(rows: layout.Array) -> tuple[U64, U64]:

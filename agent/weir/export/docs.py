@@ -64,7 +64,7 @@ def _lines() -> Iterator[str]:
     yield ""
     yield "## Requests"
     yield ""
-    yield "For every pair that uses TCP, what its requests were ([requests.md](requests.md)). These have the"
+    yield "For every pair, what its requests were ([requests.md](requests.md)). These have the"
     yield "labels of the pair and those below; a pair, method and status that was not seen has no series."
     yield ""
     yield "| name | type | unit | labels | meaning |"

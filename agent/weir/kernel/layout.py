@@ -46,7 +46,7 @@ LOSSES = (
     "request_unparsed",
     "talk_failed",
 )
-PROTOCOLS = ("", "tcp", "http")
+PROTOCOLS = ("", "tcp", "http", "dns")
 METHODS = (
     "", "_OTHER", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 )  # fmt: skip

@@ -72,6 +72,7 @@ _UDP = (
     Program("udp_ingress", "cgroup", ("ingress",), "udp"),
     Program("udp_egress", "cgroup", ("egress",), "udp"),
 )
+_DNS = (Program("dns_expired", "iter", ("bpf_map_elem",), "dns", over="dns_queries", needed=False),)
 _REQUESTS = (
     Program("requests_fold", "run", ("raw_tp",), "requests"),
     Program("http_messages", "reader", ("", "http"), "http"),
@@ -92,6 +93,8 @@ DISCOVERY = (
     Program("find_connections", "iter", ("task_file",), "discovery"),
     Program("find_orphans", "iter", ("tcp",), "discovery", needed=False),
 )
+#: DNS queries that wait for their answers at once.
+_QUERIES = 16384
 _VARIANTS = {"storage": _STORAGE, "tracepoint": _TRACEPOINT, "kprobe": _KPROBE}
 #: Maps that the agent opens; the others are kept alive by the programs.
 PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners", "nat",
@@ -102,6 +105,7 @@ def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[
     """All that stays loaded for a variant ("storage", "tracepoint", "kprobe")."""
     chosen = _VARIANTS[variant] + (_UDP if options.udp else ()) + _RETIRE
     chosen += _REQUESTS if options.requests else ()
+    chosen += _DNS if options.requests and options.udp else ()
     return [p for p in chosen if iterators or p.hook != "iter"]
 
 
@@ -117,6 +121,7 @@ def defines(
         "WEIR_FOLDS": max(64, len(options.folds)),
         "WEIR_UDP": int(options.udp),
         "WEIR_REQUESTS": options.requests,
+        "WEIR_QUERIES": _QUERIES,
         "WEIR_REQUEST_PORTS": len(options.opaque_ports + options.skip_ports) if options.requests else 0,
         "WEIR_NAT": options.translated if conntrack and options.nat != "off" else 0,
         "WEIR_ITERATORS": int(iterators),

@@ -102,9 +102,10 @@ class KernelSide:
         return {p.name: bpf.get(str(p)) for p in sorted((self._pins / part).iterdir())}
 
     def read_counters(self) -> None:
-        """Have the kernel add what live sockets gained to their slots."""
-        if "tcp_drain" in self._links:
-            bpf.iterate(self._links["tcp_drain"])
+        """Have the kernel add what live sockets gained to their slots, and queries that nobody answered."""
+        for name in ("tcp_drain", "dns_expired"):
+            if name in self._links:
+                bpf.iterate(self._links[name])
 
     def fold_slot(self, index: int, into: int | None) -> bool:
         """Free a retiring slot, its counts going to another one; False if it is not idle (any more).

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from weir.aggregate import Snapshot
-from weir.aggregate.requests import outcome_of, text_of
-from weir.kernel.layout import METHODS, PROTOCOLS, Array, duration_bounds
+from weir.flows.protocols import words
+from weir.kernel.layout import Array, duration_bounds
 from weir.views import columns
 from weir.views.schema import from_plain
 
@@ -26,7 +26,7 @@ class RequestRow:
     ==================== ====== ======================================================================
     id                          opaque, the same as long as the row lives
     edge                        id of the pair (``views.rows.EdgeRow``)
-    protocol                    http, or tcp: a turn of a protocol that Weir does not parse
+    protocol                    http, dns, or tcp: a turn of a protocol that Weir does not parse
     method, status              as on /metrics
     outcome                     success, failure, unknown
     requests                    since Weir looks
@@ -65,13 +65,14 @@ def request_rows(snapshot: Snapshot) -> list[RequestRow]:
         edge = where.get(int(key["slot"]))
         if edge is None:
             continue
-        protocol, status = PROTOCOLS[key["protocol"]], int(key["status"])
-        method, text = METHODS[key["method"]], text_of(status)
+        protocol, method, status, outcome = words(
+            *(int(key[name]) for name in ("protocol", "method", "status"))
+        )
         durations = durations_of(row["duration"])
         found.append(
             RequestRow(
-                f"{edge}/{protocol}/{method}/{text}", edge, protocol, method, text,
-                outcome_of(protocol, status), int(row["untimed"]) + sum(durations.values()),
+                f"{edge}/{protocol}/{method}/{status}", edge, protocol, method, status, outcome,
+                int(row["untimed"]) + sum(durations.values()),
                 int(row["sum_ns"]) / 1e9, durations,
             )
         )  # fmt: skip
