@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import document, drain, footprint, machine, paired, programs, scrape, spaces, start
+from tests.bench import document, drain, footprint, machine, paired, programs, scrape, spaces, start, web
 from tests.bench.figures import Bench, Section, verdict
 from tests.bench.quiet import own_cgroup
 from weir.kernel import mounts
@@ -24,13 +24,25 @@ BENCHES: dict[str, Callable[[Bench], Section]] = {
     "programs": programs.measure,
     "redis": paired.measure_redis,
     "iperf3": paired.measure_iperf,
+    "web": web.measure,
     "drain": drain.measure,
     "scrape": scrape.measure,
     "footprint": footprint.measure,
     "start": start.measure,
 }
 _PAGE = spaces.ROOT / "docs/benchmarks.md"
-_TOOLS = ("ip", "nsenter", "setpriv", "taskset", "redis-server", "redis-benchmark", "iperf3")
+_TOOLS = (
+    "ip",
+    "nsenter",
+    "setpriv",
+    "taskset",
+    "redis-server",
+    "redis-benchmark",
+    "iperf3",
+    "nginx",
+    "haproxy",
+    "wrk",
+)
 
 
 def _one(name: str, quick: bool, cache: Path) -> tuple[Section, str, float]:

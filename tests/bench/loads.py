@@ -39,7 +39,7 @@ def redis(bench: Bench) -> Iterator[Load]:
             said = run(*spaces.inside(bench.netns, *client, "-n", str(count), "-t", kind, cpu=1))
             return float(said.splitlines()[-1].split(",")[1].strip('"'))
 
-        _until_open(bench, 6379)
+        until_open(bench, 6379)
         requests(1000, "set")
         rate = requests(50_000, "get")
 
@@ -55,7 +55,7 @@ def iperf(bench: Bench) -> Iterator[Load]:
     """One stream."""
     command = spaces.inside(bench.netns, "iperf3", "-s", "-B", "127.0.0.1", cpu=0)
     with spaces.process(command, bench.cache, stdout=subprocess.DEVNULL):
-        _until_open(bench, 5201)
+        until_open(bench, 5201)
 
         def once(seconds: float) -> tuple[float, float]:
             client = ("iperf3", "-c", "127.0.0.1", "-t", str(max(1, math.ceil(seconds))), "-J")
@@ -65,7 +65,8 @@ def iperf(bench: Bench) -> Iterator[Load]:
         yield Load("iperf3", "Gbit/s", "µs a MB", "{:.1f}", once)
 
 
-def _until_open(bench: Bench, port: int) -> None:
+def until_open(bench: Bench, port: int) -> None:
+    """Wait until something listens there; TimeoutError after 4 s."""
     for _ in range(200):
         with spaces.socket_in(bench.netns) as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -157,8 +157,8 @@ def test_dnsmasq_under_load(watch: Watch, place: Netns, tmp_path: Path) -> None:
     lines = [f"{name} {kind}" for name in ("a.test", "b.test", "none.test") for kind in ("A", "AAAA", "TXT")]
     (tmp_path / "queries").write_text("\n".join([*lines, "other.example A"]) + "\n")
     options = ["--keep-in-foreground", "--no-resolv", "--no-hosts", "--port=5300", "--local=/test/",
-               "--conf-file", "--host-record=a.test,10.0.0.1,fd00::1", "--host-record=b.test,10.0.0.2", "--user=root",
-               "--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file"]  # fmt: skip
+               "--conf-file", "--host-record=a.test,10.0.0.1,fd00::1", "--host-record=b.test,10.0.0.2",
+               "--user=root", "--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file"]  # fmt: skip
     with running(place, 5300, "dnsmasq", *options):
         load = ["-s127.0.0.1", "-p5300", f"-d{tmp_path}/queries", "-n2003", "-c3", "-T1"]
         said = place.run("dnsperf", *load)

@@ -27,7 +27,8 @@ _HARMLESS = {
     # what BCC makes of a plain load in a kprobe (BPF_FUNC_probe_read)
     "bpf_probe_read_compat",
     # the maps' own functions, which the kernel calls directly
-    "__htab_map_lookup_elem", "htab_map_delete_elem", "htab_map_update_elem", "htab_lru_map_delete_elem", "htab_lru_map_update_elem",
+    "__htab_map_lookup_elem", "htab_map_delete_elem", "htab_map_update_elem", "htab_lru_map_delete_elem",
+    "htab_lru_map_update_elem",
     "queue_stack_map_push_elem",
     "stack_map_pop_elem", "trie_lookup_elem", "percpu_array_map_lookup_elem",
 }  # fmt: skip
