@@ -155,8 +155,8 @@ def measure(bench: Bench) -> Section:
         more99 = [on.p99 - off.p99 for on, off in pairs]
         rows.append((
             name, len(pairs), f"{statistics.median(on.rate for on, _ in pairs):,.0f}", _of(ratios, "{:.3f}"),
-            f"{statistics.median(on.p50 for on, _ in pairs):.0f}", _of(more50, "{:+.1f}"), _of(more99, "{:+.0f}"),
-            f"{statistics.median(on.agent for on, _ in pairs):.2%}",
+            f"{statistics.median(on.p50 for on, _ in pairs):.0f}", _of(more50, "{:+.1f}"),
+            _of(more99, "{:+.0f}"), f"{statistics.median(on.agent for on, _ in pairs):.2%}",
         ))  # fmt: skip
         if name == "with requests":
             section.budgets += _budgets(pairs, ratios, more50)
