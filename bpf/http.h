@@ -155,17 +155,27 @@ static __always_inline u32 http_kind(u32 status, u32 method)
 	return interim * HTTP_INTERIM | tunnel * HTTP_SWITCH | empty * HTTP_NO_BODY;
 }
 
-/* The start line of an answer; whether it is one. */
-static __always_inline int http_answer(struct talk *t, struct half *h, const u64 *words)
+/* The status in an answer's first 16 bytes; 0 if they are none. */
+static __always_inline u32 http_status(const u64 *words)
 {
 	const u8 *b = (const u8 *)words;
 
 	if ((words[0] & FIRST(7)) != W8('H', 'T', 'T', 'P', '/', '1', '.', 0) || b[8] != ' ' ||
 	    !(within(b[9], '1', '9') & within(b[10], '0', '9') & within(b[11], '0', '9')))
 		return 0;
+	return (b[9] & 15) * 100 + (b[10] & 15) * 10 + (b[11] & 15);
+}
+
+/* The start line of an answer; whether it is one. */
+static __always_inline int http_answer(struct talk *t, struct half *h, const u64 *words)
+{
+	u32 status = http_status(words);
+
+	if (!status)
+		return 0;
 	t->sure = 1;
 	h->length = 0;
-	h->status = (b[9] & 15) * 100 + (b[10] & 15) * 10 + (b[11] & 15);
+	h->status = status;
 	h->method = talk_oldest(t) & METHOD_BITS;
 	h->flags = http_kind(ONCE(h->status), ONCE(h->method));
 	u64 asked = talk_oldest(t);
@@ -183,6 +193,29 @@ static __always_inline int http_answer(struct talk *t, struct half *h, const u64
 		talk_plain(t);
 	else if (!t->pipelines && !talk_waiting(t))
 		h->state = TALK_TURN;
+	return 1;
+}
+
+/* The usual answer: to the only request that waits, its first line whole in this segment. Whether it was one. */
+static __always_inline int http_at_once(struct __sk_buff *skb, struct talk *t, struct half *h)
+{
+	u64 b[2];
+
+	if (t->pipelines || h->state != TALK_START || h->held || h->next != h->pos ||
+	    talk_waiting(t) != 1)
+		return 0;
+	if (bpf_skb_load_bytes(skb, h->at, b, sizeof(b)))
+		return 0;
+	u64 asked = talk_oldest(t);
+	u32 status = http_status(b);
+
+	if (!status || http_kind(status, asked & METHOD_BITS) & (HTTP_INTERIM | HTTP_SWITCH))
+		return 0;
+	h->state = TALK_TURN;
+	t->sure = 1;
+	t->first++;
+	ONCE(h->status) = status;
+	talk_answered(t, WEIR_PROTO_HTTP, asked, ONCE(h->status), h->now);
 	return 1;
 }
 

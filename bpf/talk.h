@@ -232,10 +232,12 @@ static __always_inline void talk_refuse(struct talk *t, struct half *h, u32 answ
 	}
 }
 
-/* One CPU reads a half at a time; the other one's segment is missed. */
-static __always_inline int half_enter(struct talk *t, struct half *h)
+/* One CPU reads a half at a time; the other one's segment is missed. What a socket sends it sends under its
+ * lock, one after the other.
+ */
+static __always_inline int half_enter(struct talk *t, struct half *h, u32 leaves)
 {
-	if (swap(&h->busy, 0, 1)) {
+	if (!leaves && swap(&h->busy, 0, 1)) {
 		h->missed = 1;
 		return 0;
 	}
@@ -253,7 +255,8 @@ static __always_inline void half_leave(struct talk *t, struct half *h)
 		h->ends = 0;
 		talk_unanswered(t, h->now);
 	}
-	swap(&h->busy, 1, 0);
+	if (ONCE(h->busy))
+		swap(&h->busy, 1, 0);
 }
 
 /* The conversation of the packet's socket, in a program that was called for it. */

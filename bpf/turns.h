@@ -190,14 +190,15 @@ static __always_inline void talk_news(struct talk *t, struct half *h, struct seg
 }
 
 /* Whether the segment has messages to be read; the half is entered then. */
-static __always_inline int talk_segment(struct bpf_sock *sk, struct talk *t, struct segment *g)
+static __always_inline int talk_segment(struct __sk_buff *skb, struct bpf_sock *sk, struct talk *t,
+					struct segment *g)
 {
 	struct half *h = &t->half[g->answers & 1];
 	u64 pos = h->seen + (s64)(s32)(g->seq - (u32)h->seen), end = pos + g->len;
 
 	if (end <= h->seen && end <= h->next)
 		return 0; /* it comes again */
-	if (!half_enter(t, h))
+	if (!half_enter(t, h, g->leaves))
 		return 0;
 	if (h->next < pos && h->state >= TALK_START && half_gap(sk, g, h))
 		half_lose(t, h);
@@ -208,7 +209,8 @@ static __always_inline int talk_segment(struct bpf_sock *sk, struct talk *t, str
 	if (half_wants(h)) {
 		h->at = g->at;
 		h->now = segment_time(g);
-		return 1;
+		if (!g->answers || t->protocol != WEIR_PROTO_HTTP || !http_at_once(skb, t, h))
+			return 1;
 	}
 	half_leave(t, h);
 	return 0;
@@ -251,9 +253,10 @@ static __always_inline struct talk *talk_packet(struct __sk_buff *skb, struct bp
 }
 
 /* Whether messages are to be read, by the protocol's program. */
-static __always_inline int talk_on(struct bpf_sock *sk, struct talk *t, struct segment *g)
+static __always_inline int talk_on(struct __sk_buff *skb, struct bpf_sock *sk, struct talk *t,
+				   struct segment *g)
 {
-	int reads = g->len && talk_segment(sk, t, g);
+	int reads = g->len && talk_segment(skb, sk, t, g);
 
 	if (!talk_ends(t, g))
 		return reads;
@@ -271,7 +274,7 @@ int talk_segments(struct __sk_buff *skb)
 	struct bpf_sock *sk = NULL;
 	struct talk *t = talk_packet(skb, &sk, &g);
 
-	if (t && sk && talk_on(sk, t, &g)) {
+	if (t && sk && talk_on(skb, sk, t, &g)) {
 		readers.call(skb, t->protocol);
 		half_leave(
 			t,

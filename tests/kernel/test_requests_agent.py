@@ -156,3 +156,12 @@ def test_stat_alone(netns: Netns) -> None:
 def _ask_until(talks: Dialogues, number: int, stop: threading.Event) -> None:
     while not stop.is_set():
         talks.say(number, [(CLIENT, get()), (SERVER, answer(200, b"x"))] * 5)
+
+
+def test_without_udp(instance: str, netns: Netns) -> None:
+    """The planes are compiled in each by itself."""
+    with Dialogues(netns) as talks, Agent(instance, (netns,), "--no-udp").ready() as agent:
+        talks.listen(address="127.0.0.1", port=PORT)
+        visit(talks, 0, "GET", 200, 5)
+        page = agent.fresh()
+    assert shown(page, "source") == {("GET", "200"): 5}

@@ -133,3 +133,21 @@ def test_the_whole_tree(tmp_path: Path) -> None:
     assert (tmp_path / "include/linux/kconfig.h").read_text() == "/* shim */"
     assert re.search(r"LINUX_VERSION_CODE \d+", (tmp_path / "include/linux/version.h").read_text())
     assert compiles((tmp_path / "include/weir_kernel.h").read_text()) == ""
+
+
+def test_an_include_that_may_be_compiled_out_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded = "#ifndef {0}\n#define {0}\n{1}\n#endif\n"
+    for name, text in {
+        "weir.c": '#ifdef A\n#include "a.h"\n#endif\n#include "b.h"\n#include "b.h"\n',
+        "a.h": guarded.format("A_H", '#include "c.h"'),
+        "b.h": guarded.format("B_H", '#include "c.h"'),
+        "c.h": guarded.format("C_H", "int c;"),
+    }.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(sources, "folder", lambda: tmp_path)
+    text = sources.unit("weir.c")
+    assert text.count("int c;") == 2
+    assert text.count("B_H") == 2
+    assert text.index("int c;") < text.index("#ifndef B_H")

@@ -21,19 +21,26 @@ def folder() -> Path:
 
 
 def unit(name: str) -> str:
-    """A C file with its own includes in place, each once: BCC rewrites nothing but the main text."""
+    """A C file with its own includes in place: BCC rewrites nothing but the main text.
+
+    Each is put in once, but for those in a part that may be compiled out: these may come again, and the
+    files' guards let them count once.
+    """
     return _inline(folder(), name, set())
 
 
 def _inline(base: Path, name: str, seen: set[str]) -> str:
     seen.add(name)
+    depth = 0 if name.endswith(".c") else -1  # a header's guard is not counted
     out = [f'#line 1 "bpf/{name}"']
     for number, line in enumerate((base / name).read_text(encoding="utf-8").splitlines(), 1):
+        depth += line.startswith("#if") - line.startswith("#endif")
         include = _INCLUDE.match(line)
         if not include:
             out.append(line)
         elif include[1] not in seen:
-            out += [_inline(base, include[1], seen), f'#line {number + 1} "bpf/{name}"']
+            known = seen if depth <= 0 else set(seen)
+            out += [_inline(base, include[1], known), f'#line {number + 1} "bpf/{name}"']
         else:
             out.append("")
     return "\n".join(out)

@@ -87,13 +87,17 @@ def durations_of(buckets: Array) -> dict[str, int]:
 def percentile(durations: dict[str, int], q: float) -> float | None:
     """Seconds below which the share ``q`` of them is, within 5 %; None where there are none.
 
-    The middle of the bucket that it falls into (geometric: buckets are an eighth of an octave wide).
+    Within the bucket that it falls into they are taken for spread evenly on a logarithmic scale, as Prometheus
+    does with native histograms.
     """
     left = q * sum(durations.values())
     if not left:
         return None
     for bound, count in sorted((float(bound), count) for bound, count in durations.items()):
-        left -= count
-        if left <= 0:
-            return bound / 2 ** (1 / 16) if np.isfinite(bound) else float(duration_bounds()[-2])
+        if left > count:
+            left -= count
+        elif np.isfinite(bound):
+            return float(bound * 2 ** ((left / count - 1) / 8))  # buckets are an eighth of an octave wide
+        else:
+            return float(duration_bounds()[-2])
     return None

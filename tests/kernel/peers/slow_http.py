@@ -15,7 +15,7 @@ import socketserver
 import threading
 import time
 
-CLIENTS, REQUESTS = 7, 103
+CLIENTS, REQUESTS = 3, 199
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
