@@ -65,12 +65,17 @@ static __always_inline u64 swap(u64 *counter, u64 old, u64 new)
 }
 
 /* Comparisons without a branch, since each branch is one more path to the verifier: 1 or 0. */
-static __always_inline u64 at_least(s64 a, s64 b)
+static __always_inline u64 under(s64 a, s64 b)
 {
 	u64 more = a - b;
 
 	asm volatile("" : "+r"(more)); /* else clang makes it a comparison again */
-	return more >> 63 ^ 1;
+	return more >> 63;
+}
+
+static __always_inline u64 at_least(s64 a, s64 b)
+{
+	return under(a, b) ^ 1;
 }
 
 static __always_inline u64 not_zero(u64 v)

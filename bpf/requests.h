@@ -35,21 +35,29 @@ static __always_inline u64 duration_bucket(u64 ns)
 #pragma unroll
 	for (u32 bits = 32; bits; bits >>= 1)
 		msb += not_zero(v >> msb >> bits) * bits;
-	/* the 16 bits below the highest one against 2^(k/8) */
-	u64 part = (v << (63 - msb) >> 47) & 0xffff, k = 0;
+	/* the 16 bits below the highest one against 2^(k/16), k from 1 to 15 */
+	u64 part = (v << (63 - msb) >> 47) & 0xffff, below = 0;
 
-	k += at_least(part, 5932);  /* (2^(1/8) - 1) * 2^16 */
-	k += at_least(part, 12400); /* 2^(2/8) ... */
-	k += at_least(part, 19454);
-	k += at_least(part, 27146);
-	k += at_least(part, 35535);
-	k += at_least(part, 44682);
-	k += at_least(part, 54658);
-	u64 bucket = msb * 8 + k;
+	below += under(part, 2902); /* (2^(1/16) - 1) * 2^16 */
+	below += under(part, 5932);
+	below += under(part, 9096);
+	below += under(part, 12400);
+	below += under(part, 15851);
+	below += under(part, 19454);
+	below += under(part, 23217);
+	below += under(part, 27146);
+	below += under(part, 31250);
+	below += under(part, 35535);
+	below += under(part, 40010);
+	below += under(part, 44682);
+	below += under(part, 49562);
+	below += under(part, 54658);
+	below += under(part, 59979);
+	u64 bucket = msb * 16 + 15 - below;
 
-	if (bucket < 80) /* 2^10 units are 2^-20 s */
+	if (bucket < 160) /* 2^10 units are 2^-20 s */
 		return 0;
-	return bucket - 80 < WEIR_DURATIONS ? bucket - 80 : WEIR_DURATIONS - 1;
+	return bucket - 160 < WEIR_DURATIONS ? bucket - 160 : WEIR_DURATIONS - 1;
 }
 
 /* The row of a key, taken from the free ones if it is new; 0 (overflow) if there is none. */

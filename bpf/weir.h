@@ -130,10 +130,10 @@ struct weir_request_key {
 	__u8 pad[2];
 };
 
-/* Exponential buckets, 8 an octave: bounds are 2^(i/8) seconds, those of Prometheus's native histograms
- * of schema 3. Bucket 0 ends at 2^(-20 + 1/8) s (1.04 microseconds), the last one begins at 2^(7 - 1/8) s.
+/* Exponential buckets, 16 an octave: bounds are 2^(i/16) seconds, those of Prometheus's native histograms
+ * of schema 4. Bucket 0 ends at 2^(-20 + 1/16) s (1 microsecond), the last one begins at 2^(6 - 1/16) s.
  */
-#define WEIR_DURATIONS 216
+#define WEIR_DURATIONS 416
 
 /* One row of requests, in an mmap-able array; row 0 takes what found no row. */
 struct weir_requests {

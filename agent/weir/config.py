@@ -27,7 +27,7 @@ class Settings:
     tcp: str = "auto"
     udp: bool = True
     requests: bool = True
-    request_rows: int = 8192
+    request_rows: int = 4096
     opaque_port: tuple[int, ...] = ()
     skip_port: tuple[int, ...] = ()
     nat: str = "auto"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +42,12 @@ def test_every_published_bucket_bound_is_one_of_the_kernels() -> None:
     assert (BOUNDS_US[0], BOUNDS_US[-1]) == (64, 1 << 24)
     assert set(DURATION_BOUNDS) <= set(duration_bounds().tolist())
     assert (DURATION_BOUNDS[0], DURATION_BOUNDS[-1]) == (2**-14, 16.0)
+
+
+def test_the_kernel_compares_with_the_bounds_within_an_octave() -> None:
+    text = (ROOT / "bpf/requests.h").read_text(encoding="utf-8")
+    found = [int(number) for number in re.findall(r"under\(part, (\d+)\)", text)]
+    assert found == [math.ceil((2 ** (k / 16) - 1) * 2**16) for k in range(1, 16)]
 
 
 def test_every_column_is_published_once() -> None:

@@ -76,7 +76,7 @@ def _lines() -> Iterator[str]:
     yield ""
     first, last = DURATION_BOUNDS[0], DURATION_BOUNDS[-1]
     yield f"Finite buckets of the durations: powers of two from 2^-14 s ({first * 1e6:.4g} µs) to {last:g} s."
-    yield "The kernel counts in eight buckets an octave, those of native histograms of schema 3."
+    yield "The kernel counts in 16 buckets an octave, those of native histograms of schema 4."
     yield ""
     yield "## SR-IOV virtual functions"
     yield ""

@@ -50,8 +50,8 @@ PROTOCOLS = ("", "tcp", "http", "dns")
 METHODS = (
     "", "_OTHER", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 )  # fmt: skip
-#: Buckets of a request's duration: 8 an octave from 2**-20 s on (schema 3 of native histograms).
-DURATIONS = 216
+#: Buckets of a request's duration: 16 an octave from 2**-20 s on (schema 4 of native histograms).
+DURATIONS = 416
 BUCKETS = 96
 #: Microseconds of one histogram unit (the first four buckets are this wide).
 UNIT_US = 4
@@ -197,10 +197,10 @@ def bucket_bounds_us() -> Array:
 
 
 def duration_bounds() -> Array:
-    """Upper bounds (seconds, float64) of the duration buckets, shape (216,); the last one is infinite.
+    """Upper bounds (seconds, float64) of the duration buckets, shape (416,); the last one is infinite.
 
-    Bucket ``i`` ends at 2 ** ((i + 1) / 8 - 20) seconds, as ``duration_bucket`` in ``bpf/requests.h`` has it.
+    Bucket ``i`` ends at 2 ** ((i + 1) / 16 - 20) seconds, as in ``duration_bucket`` of ``bpf/requests.h``.
     """
-    bounds: Array = 2.0 ** ((np.arange(DURATIONS) + 1) / 8 - 20)
+    bounds: Array = 2.0 ** ((np.arange(DURATIONS) + 1) / 16 - 20)
     bounds[-1] = np.inf
     return bounds

@@ -44,7 +44,7 @@ class KernelOptions:
 
     variant: str = "auto"
     udp: bool = True
-    requests: int = 8192
+    requests: int = 4096
     opaque_ports: tuple[int, ...] = ()
     skip_ports: tuple[int, ...] = ()
     by_process: bool = True

@@ -85,19 +85,15 @@ def durations_of(buckets: Array) -> dict[str, int]:
 
 
 def percentile(durations: dict[str, int], q: float) -> float | None:
-    """Seconds below which the share ``q`` of them is, within 5 %; None where there are none.
+    """Seconds below which the share ``q`` of them is, within 2.2 %; None where there are none.
 
-    Within the bucket that it falls into they are taken for spread evenly on a logarithmic scale, as Prometheus
-    does with native histograms.
+    The middle of the bucket that it falls into (geometric: buckets are a sixteenth of an octave wide).
     """
     left = q * sum(durations.values())
     if not left:
         return None
     for bound, count in sorted((float(bound), count) for bound, count in durations.items()):
-        if left > count:
-            left -= count
-        elif np.isfinite(bound):
-            return float(bound * 2 ** ((left / count - 1) / 8))  # buckets are an eighth of an octave wide
-        else:
-            return float(duration_bounds()[-2])
+        left -= count
+        if left <= 0:
+            return bound / 2 ** (1 / 32) if np.isfinite(bound) else float(duration_bounds()[-2])
     return None
