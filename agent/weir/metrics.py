@@ -106,7 +106,8 @@ class Metric:
     Of pairs: ``columns`` has the matrix column of each series (``values`` their label values, if
     any; a histogram's column is its sum) and ``shape`` the pairs that have it. Of a histogram,
     ``buckets`` are its columns, which ``starts`` puts together (if it is given), ``bounds`` its finite
-    bounds (``le``, seconds) and ``per_second`` the unit of its sum.
+    bounds (``le``, seconds) and ``per_second`` the unit of its sum; ``native``: its columns are buckets of
+    a native histogram.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Metric:
     bounds: tuple[float, ...] = tuple(bound / 1e6 for bound in BOUNDS_US)
     starts: tuple[int, ...] = ()
     per_second: float = 1e6
+    native: bool = False
     default: bool = True
 
     @property
@@ -284,6 +286,7 @@ DURATION_METRICS = (
         bounds=DURATION_BOUNDS,
         starts=_DURATION_STARTS,
         per_second=1e9,
+        native=True,
     ),
 )
 PAIRS = Matrix(COLUMN, COLUMNS, PAIR_METRICS, gauges=[COLUMN["live"]])

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from weir.aggregate import AgentValues, Snapshot
 from weir.aggregate.snapshot import Labels, Sheet
+from weir.export import proto
 from weir.export.text import TextRenderer, les, published
 from weir.health import Health
 from weir.identity.sriov import VirtualFunction
@@ -194,8 +195,10 @@ class Exposition:
         self._text = TextRenderer(health.fail)
 
     def render(self, accept: str = "") -> tuple[str, Iterator[bytes]]:
-        """Content type and the page in pieces: OpenMetrics where ``accept`` asks for it, else text 0.0.4."""
+        """Content type and the page in pieces, as ``accept`` asks: protobuf, OpenMetrics, else text 0.0.4."""
         snapshot = self._health.snapshot
+        if proto.wanted(accept):
+            return proto.CONTENT_TYPE, self._proto(snapshot)
         if any(part.split(";")[0].strip() == "application/openmetrics-text" for part in accept.split(",")):
             encode, content_type = choose_encoder(accept)
             return content_type, iter([encode(self.registry(snapshot))])
@@ -205,6 +208,11 @@ class Exposition:
         if snapshot is not None:
             yield from self._text.pieces(snapshot)
         yield generate_latest(self.registry(snapshot, pairs=False))
+
+    def _proto(self, snapshot: Snapshot | None) -> Iterator[bytes]:
+        if snapshot is not None:
+            yield from proto.pieces(snapshot)
+        yield from proto.families(self.registry(snapshot, pairs=False).collect())
 
     def registry(self, snapshot: Snapshot | None, pairs: bool = True) -> CollectorRegistry:
         """Everything of a snapshot as a registry of the library."""

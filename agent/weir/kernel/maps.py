@@ -14,13 +14,31 @@ import numpy as np
 from weir.kernel import bpf
 from weir.kernel.layout import EVENTS, REQUESTS, RETIRING, SLOT, USED, Array
 
+#: The kernel takes rows in order, but for those that CPUs have in hand and may put back.
+_AHEAD = 256
+
 
 class Mapped:
-    """An mmap-able array of ``count`` rows, shared with the kernel; ``view`` is live (see :class:`Slots`)."""
+    """An mmap-able array of ``count`` rows, shared with the kernel; ``view`` is live (see :class:`Slots`).
+
+    Rows that were never used are not touched, so that they take no memory of this process.
+    """
 
     def __init__(self, fd: int, count: int, dtype: np.dtype[np.void]) -> None:
         self._map = mmap.mmap(fd, _pages(count * dtype.itemsize), mmap.MAP_SHARED)
         self.view: Array = np.frombuffer(self._map, dtype=dtype, count=count)
+        self._reach = 1  # number of the last row that was ever used, and one
+
+    def states(self) -> Array:
+        """States of the rows that were ever used, from number 0 on."""
+        while self._reach < len(self.view):
+            ahead = self.view[self._reach : self._reach + _AHEAD]
+            used = np.flatnonzero(ahead["state"] | ahead["generation"])
+            if not len(used):
+                break
+            self._reach += int(used[-1]) + 1
+        found: Array = self.view["state"][: self._reach]
+        return found
 
     def retire(self, index: int) -> None:
         """Mark a row, so that no socket goes on counting there from memory."""
@@ -38,7 +56,7 @@ class Slots(Mapped):
 
     def used(self) -> Array:
         """Indexes of rows to drain: those in use, and slot 0 once it counted anything."""
-        found = np.flatnonzero(self.view["state"])
+        found = np.flatnonzero(self.states())
         overflow = self.view[0]
         if overflow["opened"] or overflow["sent_bytes"] or overflow["received_bytes"]:
             found = np.concatenate(([0], found[found > 0]))
@@ -46,7 +64,7 @@ class Slots(Mapped):
 
     def towards(self, addresses: Collection[bytes]) -> list[int]:
         """Slots in use whose remote address (16 bytes) is one of these."""
-        used = np.flatnonzero(self.view["state"] == USED)
+        used = np.flatnonzero(self.states() == USED)
         raw = self.view["key"]["raddr"][used].tobytes()
         return [int(index) for at, index in enumerate(used) if raw[16 * at : 16 * at + 16] in addresses]
 
@@ -59,7 +77,7 @@ class RequestRows(Mapped):
 
     def used(self) -> Array:
         """Indexes of rows to drain: those in use, and row 0 once it counted anything."""
-        found = np.flatnonzero(self.view["state"])
+        found = np.flatnonzero(self.states())
         overflow = self.view[0]
         if overflow["untimed"] or overflow["sum_ns"] or overflow["active_ns"]:
             found = np.concatenate(([0], found[found > 0]))
