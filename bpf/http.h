@@ -5,6 +5,7 @@
 #ifndef WEIR_HTTP_H
 #define WEIR_HTTP_H
 
+#include "redis.h"
 #include "talk.h"
 #include "words.h"
 
@@ -24,24 +25,6 @@ enum http_flags {
 	HTTP_SWITCH = 8, /* after this head another protocol is spoken */
 	HTTP_INTERIM = 16,
 };
-
-#define NO_LINE 255
-
-/* Index of the first line feed; NO_LINE if there is none. Bytes that are not there are zero. */
-static __always_inline u32 http_newline(struct half *h, const u64 *b)
-{
-	ONCE(h->found) = NO_LINE;
-#pragma unroll
-	for (u32 i = 0; i < TALK_WORDS; i++) {
-		u64 feeds = zero_bytes(b[i] ^ EVERY('\n'));
-
-		if (feeds) {
-			ONCE(h->found) = 8 * i + lowest(feeds);
-			break;
-		}
-	}
-	return ONCE(h->found);
-}
 
 /* Within a head: index of the first line feed behind which something begins that matters (content-length,
  * transfer-encoding, the end), else of another one; NO_LINE if there is none.
@@ -304,6 +287,12 @@ static __always_inline u64 http_head(struct talk *t, struct half *h, u32 answers
 	u64 ended = (b[0] & FIRST(1)) == '\n' ? 1 : 2;
 
 	if (state == TALK_START) {
+		if (!answers && !t->protocol && n < redis_needs(b))
+			return STEP_MORE;
+		if (!answers && !t->protocol && redis_begins(b)) {
+			t->protocol = WEIR_PROTO_REDIS;
+			return STEP_OTHER;
+		}
 		if (empty && !answers)
 			return ended; /* RFC 9112 2.2: empty lines before a request are to be ignored */
 		h->state = HTTP_HEADERS;
@@ -325,7 +314,7 @@ static __always_inline u64 http_head(struct talk *t, struct half *h, u32 answers
 /* At a chunk's size or at a trailer, or within a long one. */
 static __always_inline u64 http_chunks(struct half *h, const u64 *b, u32 n)
 {
-	u32 line = http_newline(h, b), state = h->state;
+	u32 line = line_end(h, b, TALK_WORDS), state = h->state;
 	u64 taken = line == NO_LINE ? n : line + 1;
 
 	if (line == NO_LINE && n < TALK_HELD && (state == HTTP_CHUNK || state == HTTP_TRAILERS))
@@ -375,6 +364,9 @@ static __always_inline int http_read(struct __sk_buff *skb, struct talk *t, stru
 			return 0;
 		u64 taken = http_step(t, h, answers, b, n);
 
+		if (taken == STEP_OTHER) {
+			return 1; /* with what was held */
+		}
 		if (taken == STEP_BAD) {
 			talk_refuse(t, h, answers);
 			return 0;

@@ -11,6 +11,7 @@
 
 #include "requests.h"
 #include "tcp_conn.h"
+#include "words.h"
 
 #define TALK_ASKED 16 /* requests on their way at once, on one connection */
 #define TALK_HELD  40 /* bytes kept of a line that goes on in the next segment */
@@ -41,6 +42,7 @@ struct half {
 	u64 busy;     /* 1 while a CPU reads */
 	u64 began_ns; /* first byte of the message that is being read */
 	u64 length;   /* of its body */
+	u64 left;     /* elements that are still to come */
 	u16 missed;   /* another CPU was reading when a segment came */
 	u8 ends;      /* nothing comes behind the segment at hand */
 	u8 pad;
@@ -76,9 +78,12 @@ BPF_SK_STORAGE(talks, struct talk);
 /* The programs that read a protocol's messages, by enum weir_protocol; 0 is what a connection begins with. */
 BPF_PROG_ARRAY(readers, WEIR_PROTOCOLS);
 
+#define NO_LINE 255
+
 /* What a step of reading tells besides how many bytes it took. */
-#define STEP_MORE 0       /* too few bytes to tell */
-#define STEP_BAD  (~0ULL) /* not this protocol, or not to be understood */
+#define STEP_MORE  0       /* too few bytes to tell */
+#define STEP_BAD   (~0ULL) /* not this protocol, or not to be understood */
+#define STEP_OTHER (~1ULL) /* the protocol of another program */
 
 /* Whether the packet leaves: those that arrived have been at an interface. */
 static __always_inline u32 packet_leaves(struct __sk_buff *skb)
@@ -91,7 +96,7 @@ static __always_inline u32 talk_answers(struct talk *t, u32 leaves)
 	return (t->role == WEIR_SOURCE) != leaves;
 }
 
-#define METHOD_BITS 15ULL /* 16 ns are nothing here */
+#define METHOD_BITS 63ULL /* 64 ns are nothing here */
 
 static __always_inline u32 talk_waiting(struct talk *t)
 {
@@ -230,6 +235,22 @@ static __always_inline void talk_refuse(struct talk *t, struct half *h, u32 answ
 	} else {
 		talk_unknown(t, h->began_ns);
 	}
+}
+
+/* Index of the first line feed; NO_LINE if there is none. Bytes that are not there are zero. */
+static __always_inline u32 line_end(struct half *h, const u64 *b, u32 words)
+{
+	ONCE(h->found) = NO_LINE;
+#pragma unroll
+	for (u32 i = 0; i < words; i++) {
+		u64 feeds = zero_bytes(b[i] ^ EVERY('\n'));
+
+		if (feeds) {
+			ONCE(h->found) = 8 * i + lowest(feeds);
+			break;
+		}
+	}
+	return ONCE(h->found);
 }
 
 /* One CPU reads a half at a time; the other one's segment is missed. What a socket sends it sends under its

@@ -100,6 +100,7 @@ enum weir_protocol {
 	WEIR_PROTO_TCP, /* turns of a conversation that is not understood */
 	WEIR_PROTO_HTTP,
 	WEIR_PROTO_DNS,
+	WEIR_PROTO_REDIS,
 	WEIR_PROTOCOLS
 };
 
@@ -126,7 +127,7 @@ struct weir_request_key {
 	__u16 status; /* as the protocol has it (DNS: response code + 1); 0: never answered, or not known */
 	__u16 route;
 	__u8 protocol; /* enum weir_protocol */
-	__u8 method; /* enum weir_method; of DNS the type that was asked for, 0 for those above 255 */
+	__u8 method; /* enum weir_method; of DNS the type that was asked for (0: above 255); of Redis enum redis_method */
 	__u8 pad[2];
 };
 

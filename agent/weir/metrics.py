@@ -53,8 +53,8 @@ LABEL_HELP = {
 REQUEST_LABELS = ("protocol", "method", "status", "outcome")
 DURATION_LABELS = ("protocol", "method", "outcome")
 REQUEST_LABEL_HELP = {
-    "protocol": "`http` (1.0 and 1.1); `dns` (over UDP); `tcp`: a protocol that Weir does not parse, where"
-    " a request is a turn of the conversation",
+    "protocol": "`http` (1.0 and 1.1); `dns` (over UDP); `redis`; `tcp`: a protocol that Weir does not parse,"
+    " where a request is a turn of the conversation",
     "method": "as the protocol names it (of DNS the type), `_OTHER` for one that is not among the usual ones;"
     " empty for `tcp`",
     "status": "as the protocol writes it (`200`, `NXDOMAIN`); empty where there was no answer, and for `tcp`",

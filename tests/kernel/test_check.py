@@ -289,7 +289,7 @@ def test_load_tells_every_program() -> None:
     before = program_ids()
     told = check("--load", code=0)
     assert told["load"]["planes"] == dict.fromkeys(
-        ("nat", "discovery", "tcp", "udp", "retire", "requests", "http", "dns"), ""
+        ("nat", "discovery", "tcp", "udp", "retire", "requests", "http", "redis", "dns"), ""
     )
     assert (told["load"]["refused"], told["load"]["error"]) == ({}, "")
     assert {"tcp_state", "udp_ingress", "slot_fold", "find_connections"} <= told["load"]["verified"].keys()

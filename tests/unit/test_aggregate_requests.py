@@ -80,6 +80,8 @@ def test_overflow_and_budget(tmp_path: Path) -> None:
      ("dns", 28, 1, ("AAAA", "NOERROR", "success")), ("dns", 1, 4, ("A", "NXDOMAIN", "success")),
      ("dns", 65, 3, ("HTTPS", "SERVFAIL", "failure")), ("dns", 0, 6, ("_OTHER", "REFUSED", "failure")),
      ("dns", 1, 16, ("A", "RCODE15", "failure")), ("dns", 1, 0, ("A", "", "failure")),
+     ("redis", 2, 1, ("GET", "OK", "success")), ("redis", 1, 2, ("_OTHER", "ERROR", "failure")),
+     ("redis", 3, 0, ("SET", "", "failure")),
      ("tcp", 0, 0, ("", "", "unknown"))],
 )  # fmt: skip
 def test_words(protocol: str, method: int, status: int, said: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from weir.kernel.layout import METHODS, PROTOCOLS
+from weir.kernel.layout import METHODS, PROTOCOLS, REDIS_METHODS
 
 SUCCESS, FAILURE, UNKNOWN = "success", "failure", "unknown"
 OTHER = "_OTHER"
@@ -44,6 +44,9 @@ def _dns_code(status: int) -> str:
 #: That a name does not exist (NXDOMAIN) is an answer; that a server answers "no" (4xx) is, too.
 _WORDS = {
     "http": Words(_http_method, str, lambda status: status >= 500),
+    "redis": Words(
+        lambda n: REDIS_METHODS[n], lambda status: ("OK", "ERROR")[status - 1], lambda status: status != 1
+    ),
     "dns": Words(lambda n: _DNS_TYPES.get(n, OTHER), _dns_code, lambda status: status - 1 not in (0, 3)),
 }
 

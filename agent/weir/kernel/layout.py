@@ -46,9 +46,17 @@ LOSSES = (
     "request_unparsed",
     "talk_failed",
 )
-PROTOCOLS = ("", "tcp", "http", "dns")
+PROTOCOLS = ("", "tcp", "http", "dns", "redis")
 METHODS = (
     "", "_OTHER", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+)  # fmt: skip
+#: Commands of Redis that have a name of their own, as enum redis_method in ``bpf/redis.h``.
+REDIS_METHODS = (
+    "", "_OTHER", "GET", "SET", "DEL", "INCR", "MGET", "MSET", "HGET", "HSET", "HMGET", "HGETALL",
+    "EXISTS", "EXPIRE", "TTL", "SETEX", "SETNX", "INCRBY", "DECR", "LPUSH", "RPUSH", "LPOP", "RPOP",
+    "LRANGE", "LLEN", "SADD", "SREM", "SMEMBERS", "ZADD", "ZRANGE", "ZREM", "ZINCRBY", "EVAL", "EVALSHA",
+    "PUBLISH", "PING", "SCAN", "XADD", "XREAD", "MULTI", "EXEC", "AUTH", "SELECT", "UNLINK", "HDEL",
+    "HINCRBY",
 )  # fmt: skip
 #: Buckets of a request's duration: 16 an octave from 2**-20 s on (schema 4 of native histograms).
 DURATIONS = 416
@@ -176,6 +184,7 @@ def _asserts() -> Iterator[str]:
     yield f'_Static_assert(WEIR_FAILURES == {len(FAILURES)}, "failures");'
     yield f'_Static_assert(WEIR_EVENTS == {len(EVENTS)}, "events");'
     yield f'_Static_assert(WEIR_PROTOCOLS == {len(PROTOCOLS)}, "protocols");'
+    yield f'#ifdef WEIR_REQUESTS\n_Static_assert(REDIS_METHODS == {len(REDIS_METHODS)}, "redis");\n#endif'
     yield f'_Static_assert(WEIR_METHODS == {len(METHODS)}, "methods");'
     yield f'_Static_assert(WEIR_DURATIONS == {DURATIONS}, "durations");'
     yield f'_Static_assert(WEIR_BUCKETS == {BUCKETS}, "buckets");'

@@ -76,6 +76,7 @@ _DNS = (Program("dns_expired", "iter", ("bpf_map_elem",), "dns", over="dns_queri
 _REQUESTS = (
     Program("requests_fold", "run", ("raw_tp",), "requests"),
     Program("http_messages", "reader", ("", "http"), "http"),
+    Program("redis_messages", "reader", ("redis",), "redis"),
     # after all readers: a connection that finds none is taken for one of a protocol that is not known
     Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
 )

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* redis.h: Redis and what speaks its protocol (RESP 2 and 3, https://redis.io/docs/reference/protocol-spec),
+ * command by command. A command is an array of bulk strings; inline commands are not read.
+ */
+#ifndef WEIR_REDIS_H
+#define WEIR_REDIS_H
+
+#include "talk.h"
+#include "words.h"
+
+#define REDIS_STEPS  8 /* in one run; one is a line, or a command's name */
+#define REDIS_DIGITS 13
+
+enum redis_state {
+	REDIS_BULK = TALK_STATES, /* at the head of a command's further argument */
+	REDIS_NAME,               /* at the first one's text */
+	REDIS_MORE,               /* at an element of an answer's array */
+	REDIS_LINE,               /* within a long line */
+};
+
+/* A reply's status in a row. */
+enum redis_status { REDIS_OK = 1, REDIS_ERROR };
+
+/* Commands that have a name of their own; layout.REDIS_METHODS has them in this order. */
+enum redis_method {
+	REDIS_NONE,
+	REDIS_OTHER,
+	REDIS_GET,
+	REDIS_SET,
+	REDIS_DEL,
+	REDIS_INCR,
+	REDIS_MGET,
+	REDIS_MSET,
+	REDIS_HGET,
+	REDIS_HSET,
+	REDIS_HMGET,
+	REDIS_HGETALL,
+	REDIS_EXISTS,
+	REDIS_EXPIRE,
+	REDIS_TTL,
+	REDIS_SETEX,
+	REDIS_SETNX,
+	REDIS_INCRBY,
+	REDIS_DECR,
+	REDIS_LPUSH,
+	REDIS_RPUSH,
+	REDIS_LPOP,
+	REDIS_RPOP,
+	REDIS_LRANGE,
+	REDIS_LLEN,
+	REDIS_SADD,
+	REDIS_SREM,
+	REDIS_SMEMBERS,
+	REDIS_ZADD,
+	REDIS_ZRANGE,
+	REDIS_ZREM,
+	REDIS_ZINCRBY,
+	REDIS_EVAL,
+	REDIS_EVALSHA,
+	REDIS_PUBLISH,
+	REDIS_PING,
+	REDIS_SCAN,
+	REDIS_XADD,
+	REDIS_XREAD,
+	REDIS_MULTI,
+	REDIS_EXEC,
+	REDIS_AUTH,
+	REDIS_SELECT,
+	REDIS_UNLINK,
+	REDIS_HDEL,
+	REDIS_HINCRBY,
+	REDIS_METHODS
+};
+
+/* A command's name by its first eight letters, its length; all the names here are no longer. */
+static __always_inline u32 redis_method(u64 word, u64 length)
+{
+	u64 name = word & EVERY(0xdf);
+
+	if (!length || length > 8)
+		return REDIS_OTHER;
+	name = name << (64 - 8 * length) >> (64 - 8 * length);
+#define IS(id, ...)                  \
+	if (name == W8(__VA_ARGS__)) \
+	return REDIS_##id
+	IS(GET, 'G', 'E', 'T', 0, 0, 0, 0, 0);
+	IS(SET, 'S', 'E', 'T', 0, 0, 0, 0, 0);
+	IS(DEL, 'D', 'E', 'L', 0, 0, 0, 0, 0);
+	IS(INCR, 'I', 'N', 'C', 'R', 0, 0, 0, 0);
+	IS(MGET, 'M', 'G', 'E', 'T', 0, 0, 0, 0);
+	IS(MSET, 'M', 'S', 'E', 'T', 0, 0, 0, 0);
+	IS(HGET, 'H', 'G', 'E', 'T', 0, 0, 0, 0);
+	IS(HSET, 'H', 'S', 'E', 'T', 0, 0, 0, 0);
+	IS(HMGET, 'H', 'M', 'G', 'E', 'T', 0, 0, 0);
+	IS(HGETALL, 'H', 'G', 'E', 'T', 'A', 'L', 'L', 0);
+	IS(EXISTS, 'E', 'X', 'I', 'S', 'T', 'S', 0, 0);
+	IS(EXPIRE, 'E', 'X', 'P', 'I', 'R', 'E', 0, 0);
+	IS(TTL, 'T', 'T', 'L', 0, 0, 0, 0, 0);
+	IS(SETEX, 'S', 'E', 'T', 'E', 'X', 0, 0, 0);
+	IS(SETNX, 'S', 'E', 'T', 'N', 'X', 0, 0, 0);
+	IS(INCRBY, 'I', 'N', 'C', 'R', 'B', 'Y', 0, 0);
+	IS(DECR, 'D', 'E', 'C', 'R', 0, 0, 0, 0);
+	IS(LPUSH, 'L', 'P', 'U', 'S', 'H', 0, 0, 0);
+	IS(RPUSH, 'R', 'P', 'U', 'S', 'H', 0, 0, 0);
+	IS(LPOP, 'L', 'P', 'O', 'P', 0, 0, 0, 0);
+	IS(RPOP, 'R', 'P', 'O', 'P', 0, 0, 0, 0);
+	IS(LRANGE, 'L', 'R', 'A', 'N', 'G', 'E', 0, 0);
+	IS(LLEN, 'L', 'L', 'E', 'N', 0, 0, 0, 0);
+	IS(SADD, 'S', 'A', 'D', 'D', 0, 0, 0, 0);
+	IS(SREM, 'S', 'R', 'E', 'M', 0, 0, 0, 0);
+	IS(SMEMBERS, 'S', 'M', 'E', 'M', 'B', 'E', 'R', 'S');
+	IS(ZADD, 'Z', 'A', 'D', 'D', 0, 0, 0, 0);
+	IS(ZRANGE, 'Z', 'R', 'A', 'N', 'G', 'E', 0, 0);
+	IS(ZREM, 'Z', 'R', 'E', 'M', 0, 0, 0, 0);
+	IS(ZINCRBY, 'Z', 'I', 'N', 'C', 'R', 'B', 'Y', 0);
+	IS(EVAL, 'E', 'V', 'A', 'L', 0, 0, 0, 0);
+	IS(EVALSHA, 'E', 'V', 'A', 'L', 'S', 'H', 'A', 0);
+	IS(PUBLISH, 'P', 'U', 'B', 'L', 'I', 'S', 'H', 0);
+	IS(PING, 'P', 'I', 'N', 'G', 0, 0, 0, 0);
+	IS(SCAN, 'S', 'C', 'A', 'N', 0, 0, 0, 0);
+	IS(XADD, 'X', 'A', 'D', 'D', 0, 0, 0, 0);
+	IS(XREAD, 'X', 'R', 'E', 'A', 'D', 0, 0, 0);
+	IS(MULTI, 'M', 'U', 'L', 'T', 'I', 0, 0, 0);
+	IS(EXEC, 'E', 'X', 'E', 'C', 0, 0, 0, 0);
+	IS(AUTH, 'A', 'U', 'T', 'H', 0, 0, 0, 0);
+	IS(SELECT, 'S', 'E', 'L', 'E', 'C', 'T', 0, 0);
+	IS(UNLINK, 'U', 'N', 'L', 'I', 'N', 'K', 0, 0);
+	IS(HDEL, 'H', 'D', 'E', 'L', 0, 0, 0, 0);
+	IS(HINCRBY, 'H', 'I', 'N', 'C', 'R', 'B', 'Y', 0);
+#undef IS
+	return REDIS_OTHER;
+}
+
+/* The number behind a line's first character, -1 (null) as 0; whether there is one. */
+static __always_inline int redis_number(const u64 *words, u64 *number)
+{
+	const u8 *b = (const u8 *)words;
+	u64 value = 0, digits = 0, more = 1, minus = within(b[1], '-', '-');
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 1; i <= REDIS_DIGITS; i++) {
+		asm volatile("" : "+r"(i));
+		more &= within(b[i], '0', '9') | (minus & at_least(1, i));
+		u64 digit = more & within(b[i], '0', '9');
+
+		value = value * (1 + 9 * digit) + (b[i] & 15) * digit;
+		digits += digit;
+	}
+	*number = minus ? 0 : value;
+	return digits && digits < REDIS_DIGITS;
+}
+
+/* How many of a connection's first bytes tell whether they are a command. */
+static __always_inline u32 redis_needs(const u64 *words)
+{
+	const u8 *b = (const u8 *)words;
+
+	return b[0] != '*' ? 1 : within(b[2], '0', '9') ? 6 : 5;
+}
+
+/* Whether a connection's first bytes are a command: an array with a bulk string in it. */
+static __always_inline int redis_begins(const u64 *words)
+{
+	const u8 *b = (const u8 *)words;
+
+	return b[0] == '*' && within(b[1], '1', '9') &&
+	       ((b[2] == '\r' && b[3] == '\n' && b[4] == '$') ||
+		(within(b[2], '0', '9') && b[3] == '\r' && b[4] == '\n' && b[5] == '$'));
+}
+
+/* Of a command: its array's head, its arguments' heads; texts are stepped over, but for the first one's. */
+static __always_inline u64 redis_command(struct talk *t, struct half *h, const u64 *b, u64 line)
+{
+	u32 state = h->state;
+	u64 number, first = b[0] & 255;
+
+	if (state == REDIS_NAME) {
+		ONCE(h->found) = redis_method(b[0], h->length);
+		u32 method = ONCE(h->found);
+
+		if (talk_waiting(t))
+			t->pipelines = 1;
+		if (!talk_push(t, h->began_ns, method & METHOD_BITS))
+			return STEP_BAD;
+		h->state = h->left ? REDIS_BULK : TALK_START;
+		return h->length + 2;
+	}
+	if (!redis_number(b, &number))
+		return STEP_BAD;
+	if (state == TALK_START) {
+		if (first != '*' || !number)
+			return STEP_BAD;
+		h->left = number;
+		h->flags = 0; /* its name is not known yet */
+		h->state = REDIS_BULK;
+		return line;
+	}
+	if (first != '$' || !h->left)
+		return STEP_BAD;
+	h->left--;
+	if (!h->flags) {
+		h->flags = 1;
+		h->length = number;
+		h->state = REDIS_NAME;
+		return line;
+	}
+	if (!h->left)
+		h->state = TALK_START;
+	return line + number + 2;
+}
+
+/* Of an answer: each line; of bulk strings the text is stepped over. */
+static __always_inline u64 redis_reply(struct talk *t, struct half *h, const u64 *b, u64 line)
+{
+	u64 first = b[0] & 255, number = 0, taken = line, more = 0;
+	int bulk = first == '$' || first == '=' || first == '!';
+
+	if (bulk || first == '*' || first == '~' || first == '%' || first == '>') {
+		if (!redis_number(b, &number))
+			return STEP_BAD;
+		if (bulk)
+			taken += (b[0] >> 8 & 255) == '-' ? 0 : number + 2;
+		else
+			more = first == '%' ? 2 * number : number;
+	} else if (first != '+' && first != '-' && first != ':' && first != '_' && first != '#' &&
+		   first != ',' && first != '(') {
+		return STEP_BAD;
+	}
+	if (h->state == TALK_START) {
+		u64 asked = talk_oldest(t);
+
+		h->left = 1;
+		if (asked && first != '>') { /* else a push message, nobody's answer */
+			t->sure = 1;
+			t->first++;
+			ONCE(h->found) = first == '-' || first == '!' ? REDIS_ERROR : REDIS_OK;
+			talk_answered(t, WEIR_PROTO_REDIS, asked, ONCE(h->found), h->began_ns);
+			if (!t->pipelines && !talk_waiting(t)) {
+				h->state = TALK_TURN;
+				return taken;
+			}
+		}
+	}
+	h->left += more - 1;
+	h->state = h->left ? REDIS_MORE : TALK_START;
+	return taken;
+}
+
+static __always_inline u64 redis_step(struct talk *t, struct half *h, u32 answers, const u64 *b,
+				      u32 n)
+{
+	u32 state = h->state;
+
+	if (state == REDIS_NAME) {
+		if (n < 8 && n < h->length)
+			return STEP_MORE;
+		return redis_command(t, h, b, 0);
+	}
+	u32 line = line_end(h, b, TALK_WORDS);
+
+	if (state == REDIS_LINE) { /* the rest of a line of which nothing is wanted */
+		if (line == NO_LINE)
+			return n;
+		h->state = h->left ? REDIS_MORE : TALK_START;
+		return line + 1;
+	}
+	if (line == NO_LINE && n < TALK_HELD)
+		return STEP_MORE;
+	u64 taken = line == NO_LINE ? n : line + 1;
+
+	taken = answers ? redis_reply(t, h, b, taken) : redis_command(t, h, b, taken);
+	if (line == NO_LINE && taken != STEP_BAD && h->state != TALK_TURN) {
+		if (!answers)
+			return STEP_BAD;
+		h->state = REDIS_LINE; /* a long status or error */
+	}
+	return taken;
+}
+
+/* cgroup_skb, called by the program that a connection begins with and by itself: returns 1 (pass) on every path. */
+int redis_messages(struct __sk_buff *skb)
+{
+	struct talk *t = talk_again(skb);
+
+	if (!t)
+		return 1;
+	u32 answers = talk_answers(t, packet_leaves(skb));
+	struct half *h = &t->half[answers & 1];
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < REDIS_STEPS; i++) {
+		asm volatile("" : "+r"(i));
+		u64 b[TALK_WORDS] = {};
+		u32 n = half_wants(h) ? half_load(skb, h, b) : 0;
+
+		if (!n) {
+			half_leave(t, h);
+			return 1;
+		}
+		u64 taken = redis_step(t, h, answers, b, n);
+
+		if (taken == STEP_BAD) {
+			talk_refuse(t, h, answers);
+			half_leave(t, h);
+			return 1;
+		}
+		half_advance(h, taken, b, n);
+	}
+	readers.call(skb, t->protocol);
+	half_lose(t, h);
+	half_leave(t, h);
+	return 1;
+}
+
+#endif
