@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.agents import Agent
+from tests.kernel.agents import ASKING, Agent
 from tests.kernel.peers.netns import Netns, make_netns
 from tests.kernel.test_http_servers import needed, running
 from tests.kernel.watch import Watch, asking, nothing_lost
@@ -176,7 +176,7 @@ def test_dnsmasq_under_load(watch: Watch, place: Netns, tmp_path: Path) -> None:
 
 
 def test_metrics(instance: str, netns: Netns) -> None:
-    with Agent(instance, (netns,)).ready() as agent:
+    with Agent(instance, (netns,), env=ASKING).ready() as agent:
         run(netns, f"for n in range(7): talk(n, {A})\nfor n in range(3): talk(n, {AAAA}, {SERVFAIL})")
         page = agent.fresh()
     for reporter in ("source", "destination"):

@@ -396,10 +396,9 @@ add rule inet weirt in tcp sport %d numgen random mod 100 < 2 drop
 add rule inet weirt in tcp dport %d numgen random mod 100 < 2 drop"""
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_loss(seed: int) -> None:
+def test_loss() -> None:
     """Segments that come again, late and out of order: right, or counted as not understood."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     with make_netns() as lossy, Dialogues(lossy) as talks, asking(lossy) as watch:
         lossy.run("ip", "link", "set", "lo", "mtu", "1500")
         lossy.run(

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.kernel.agents import Agent, both, own_instance, until
+from tests.kernel.agents import ASKING, Agent, both, own_instance, until
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
 from tests.kernel.peers.netns import Netns, Wire, make_wire
 from tests.kernel.peers.tcp import tcp_pair
@@ -131,7 +131,7 @@ def test_totals_agree_by_query(agent: Agent, road: Wire, tmp_path: Path) -> None
 def test_native_histograms(instance: str, netns: Netns, tmp_path: Path) -> None:
     """Scraped by protobuf; a percentile that Prometheus makes of them is within 5 % of the exact one."""
     chance, took = random.Random(7), []
-    with Dialogues(netns) as talks, Agent(instance, (netns,)).ready() as agent:
+    with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
         port = talks.listen()
         number = talks.connect(port)
         for _ in range(101):

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from tests.kernel.agents import Agent, Page, Rising, weir
+from tests.kernel.agents import ASKING, Agent, Page, Rising, weir
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
 from tests.kernel.peers.netns import Netns
 from tests.kernel.test_http import answer, get
@@ -38,7 +38,7 @@ def visit(talks: Dialogues, house: int, method: str, status: int, times: int = 1
 
 
 def test_metrics(instance: str, netns: Netns) -> None:
-    with Dialogues(netns) as talks, Agent(instance, (netns,)).ready() as agent:
+    with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
         talks.listen(address="127.0.0.1", port=PORT)
         for method, status, times in (("GET", 200, 23), ("GET", 503, 3), ("POST", 404, 7), ("HEAD", 200, 2)):
             visit(talks, 0, method, status, times)
@@ -73,7 +73,7 @@ def test_no_request_is_lost_and_none_counted_twice(instance: str, netns: Netns) 
         for house in range(7):
             talks.listen(address=f"127.0.0.{house + 1}", port=PORT)
         for kind in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
-            with Agent(instance, (netns,), "--idle", "1").ready() as agent:
+            with Agent(instance, (netns,), "--idle", "1", env=ASKING).ready() as agent:
                 end = time.monotonic() + chance.uniform(2.0, 3.5)
                 while time.monotonic() < end:
                     method, status = chance.choice(["GET", "PUT"]), chance.choice([200, 204, 500])
@@ -84,7 +84,7 @@ def test_no_request_is_lost_and_none_counted_twice(instance: str, netns: Netns) 
                     time.sleep(chance.choice((0.001, 0.01, 0.7)))
                 agent.process.send_signal(kind)
                 agent.process.wait()
-        with Agent(instance, (netns,), "--idle", "1").ready() as agent:
+        with Agent(instance, (netns,), "--idle", "1", env=ASKING).ready() as agent:
             visit(talks, 0, "GET", 302)
             asked["GET", "302"] += 1
             page = agent.page_when(lambda p: p.sum("weir_agent_edges") == 2)
@@ -105,7 +105,7 @@ def test_no_request_is_lost_and_none_counted_twice(instance: str, netns: Netns) 
     ],
 )  # fmt: skip
 def test_options(instance: str, netns: Netns, options: tuple[str, ...], protocols: set[str]) -> None:
-    with Dialogues(netns) as talks, Agent(instance, (netns,), *options).ready() as agent:
+    with Dialogues(netns) as talks, Agent(instance, (netns,), *options, env=ASKING).ready() as agent:
         talks.listen(address="127.0.0.1", port=PORT)
         visit(talks, 0, "GET", 200, 5)
         page = agent.fresh()
@@ -116,7 +116,7 @@ def test_options(instance: str, netns: Netns, options: tuple[str, ...], protocol
 
 def test_stat(instance: str, netns: Netns) -> None:
     """The table, from an agent; JSON of an interval."""
-    with Dialogues(netns) as talks, Agent(instance, (netns,)).ready() as agent:
+    with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
         talks.listen(address="127.0.0.1", port=PORT)
         visit(talks, 0, "GET", 200, 9)
         visit(talks, 0, "GET", 500, 1)
@@ -142,7 +142,8 @@ def test_stat_alone(netns: Netns) -> None:
         number = talks.connect(PORT, "127.0.0.1")
         asker = threading.Thread(target=_ask_until, args=(talks, number, stop))
         asker.start()
-        said = weir("stat", "--alone", "--netns", netns.name, "--interval", "1", "--json", "--by", "pair")
+        said = weir("stat", "--alone", "--netns", netns.name, "--interval", "1", "--json", "--by", "pair",
+                    env=ASKING)  # fmt: skip
         stop.set()
         asker.join()
     assert said.stderr == ""
@@ -160,7 +161,7 @@ def _ask_until(talks: Dialogues, number: int, stop: threading.Event) -> None:
 
 def test_without_udp(instance: str, netns: Netns) -> None:
     """The planes are compiled in each by itself."""
-    with Dialogues(netns) as talks, Agent(instance, (netns,), "--no-udp").ready() as agent:
+    with Dialogues(netns) as talks, Agent(instance, (netns,), "--no-udp", env=ASKING).ready() as agent:
         talks.listen(address="127.0.0.1", port=PORT)
         visit(talks, 0, "GET", 200, 5)
         page = agent.fresh()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench import spaces
 from tests.cluster.control import ROOT, ControlPlane, free_port, programs
-from tests.kernel.agents import command, environment
+from tests.kernel.agents import ASKING, command, environment
 from tests.kernel.peers.netns import Netns
 from tests.scale import measure
 from tests.scale.measure import Where, cpu
@@ -31,7 +31,7 @@ def kube_cache(where: Where, folder: Path) -> Iterator[tuple[Where, int]]:
     with (folder / "cache.log").open("wb") as log:
         process = subprocess.Popen(
             command("kube-cache", "--listen", f"127.0.0.1:{port}", *where.options()),
-            stderr=log, env=environment(), cwd="/",
+            stderr=log, env=environment(**ASKING), cwd="/",
         )  # fmt: skip
     try:
         yield Where(f"http://127.0.0.1:{port}", where.token), process.pid

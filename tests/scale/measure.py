@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.bench import spaces
-from tests.kernel.agents import Agent, command, environment
+from tests.kernel.agents import ASKING, Agent, command, environment
 from tests.kernel.peers.netns import Netns
 from tests.scale.town import Town, node_name
 
@@ -78,11 +78,11 @@ def agent(where: Where, netns: Netns) -> Iterator[Agent]:
     name = spaces.name()
     try:
         options = [*where.options(), "--node-name", node_name(7), "--interval", "5"]
-        with Agent(name, (netns,), *options).ready() as running:
+        with Agent(name, (netns,), *options, env=ASKING).ready() as running:
             yield running
     finally:
         subprocess.run(
-            command("unload", "--instance", name), check=True, env=environment(), capture_output=True
+            command("unload", "--instance", name), check=True, env=environment(**ASKING), capture_output=True
         )
 
 
