@@ -18,7 +18,7 @@
 #define TALK_READ  88 /* bytes read at once */
 #define TALK_WORDS ((TALK_HELD + TALK_READ) / 8)
 #define TALK_STEPS \
-	6 /* steps of reading in one run of a protocol's program, which may follow itself 32 times */
+	5 /* steps of reading in one run of a program, which may follow itself 32 times */
 
 enum talk_half { ASKS, ANSWERS };
 

@@ -60,6 +60,8 @@ class Pipeline:
         #: Told the stage of an error that a step survived.
         self.failed: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
+        #: Of what gives edges back; held shortly, and after the other one.
+        self._cutting = threading.Lock()
         self._look_at = 0.0
         self._services = settings.services
         self._scope = [cgroup(text, cgroup2)[1] for text in settings.cgroup] or [str(cgroup2)]
@@ -68,15 +70,16 @@ class Pipeline:
     def step(self) -> Snapshot:
         """One round; the snapshot to show."""
         with self._lock:
-            self._cut_lost()
+            self.cut_lost()
             if time.monotonic() >= self._look_at:
                 self._look()
                 self._look_at = time.monotonic() + _LOOK_AGAIN
             drain = self._drainer.drain()
             snapshot = self._aggregator.update(drain)
-            self._retirer.cut(self.identity.stale, drain.monotonic_ns)
-            self._rows.step(drain, self._aggregator.requests, self._aggregator)
-            self._retirer.step(drain, self._aggregator)
+            with self._cutting:
+                self._retirer.cut(self.identity.stale, drain.monotonic_ns)
+                self._rows.step(drain, self._aggregator.requests, self._aggregator)
+                self._retirer.step(drain, self._aggregator)
             vfs = self._vfs.read()
             agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped)
             if self.cluster:
@@ -96,18 +99,18 @@ class Pipeline:
 
     def close(self) -> None:
         """Touch the kernel side no more: it is about to be closed."""
-        with self._lock:
+        with self._lock, self._cutting:
             self._closed = True
 
     def cut_lost(self) -> None:
-        """An address that is nobody's any more, or another pod's: what comes next has an edge of its own."""
-        with self._lock:
-            self._cut_lost()
+        """An address that is nobody's any more, or another pod's: what comes next has an edge of its own.
 
-    def _cut_lost(self) -> None:
-        lost = self.cluster.index.take_lost() if self.cluster else ()
-        if lost and not self._closed:
-            self._retirer.cut(self.kernel.maps.slots.towards(lost), time.monotonic_ns())
+        Does not wait for a step that is on its way: a new pod may be talking already.
+        """
+        with self._cutting:
+            lost = self.cluster.index.take_lost() if self.cluster else ()
+            if lost and not self._closed:
+                self._retirer.cut(self.kernel.maps.slots.towards(lost), time.monotonic_ns())
 
     def connections(self, limit: int = 100_000) -> list[ConnectionRow]:
         """Rows of live sockets, read from the kernel now."""
