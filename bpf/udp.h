@@ -10,7 +10,6 @@
 #ifndef WEIR_UDP_H
 #define WEIR_UDP_H
 
-#include "edge.h"
 #include "packet.h"
 #ifdef WEIR_REQUESTS
 #include "dns.h"
@@ -247,36 +246,5 @@ int udp_create(struct bpf_sock *ctx)
 	}
 	return 1;
 }
-
-#ifdef WEIR_ITERATORS
-/* iter/bpf_sk_storage_map, for the views: one record a UDP socket that was seen. */
-int udp_records(struct bpf_iter__bpf_sk_storage_map *ctx)
-{
-	struct sock *sk = ctx->sk;
-	struct udp_sock_state *u = ctx->value;
-	struct weir_record r = {};
-
-	if (!sk || !u || !u->netns || !u->place)
-		return 0;
-	__builtin_memcpy(r.laddr, u->laddr, 16);
-	__builtin_memcpy(r.raddr, u->raddr, 16);
-	r.socket = (u64)sk;
-	r.sent_bytes = u->sent;
-	r.received_bytes = u->received;
-	r.born_ns = u->born_ns;
-	r.cgroup = u->cgroup;
-	r.netns = u->netns;
-	r.tgid = u->owner.tgid;
-	r.slot = (u32)u->place;
-	r.lport = u->lport;
-	r.rport = u->rport;
-	r.proto = IPPROTO_UDP;
-	r.role = u->role;
-	r.family = is_mapped(u->raddr) ? 4 : 6;
-	__builtin_memcpy(r.comm, u->owner.comm, WEIR_COMM);
-	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));
-	return 0;
-}
-#endif
 
 #endif

@@ -15,6 +15,9 @@
 #include "retire.h"
 #ifdef WEIR_UDP
 #include "udp.h"
+#ifdef WEIR_ITERATORS
+#include "udp_records.h"
+#endif
 #endif
 #ifdef WEIR_REQUESTS
 #include "turns.h"

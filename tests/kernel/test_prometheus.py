@@ -23,10 +23,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.kernel.agents import ASKING, Agent, both, own_instance, until
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
+from tests.kernel.peers.http_text import answer, get
 from tests.kernel.peers.netns import Netns, Wire, make_wire
 from tests.kernel.peers.tcp import tcp_pair
 from tests.kernel.peers.udp import udp_pair
-from tests.kernel.test_http import answer, get
 
 _CONFIG = """\
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}

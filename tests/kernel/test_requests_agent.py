@@ -14,8 +14,8 @@ import pytest
 
 from tests.kernel.agents import ASKING, Agent, Page, Rising, weir
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
+from tests.kernel.peers.http_text import answer, get
 from tests.kernel.peers.netns import Netns
-from tests.kernel.test_http import answer, get
 
 PORT = 8080
 TOTAL, DURATION = "weir_requests_total", "weir_request_duration_seconds"

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* half.h: reading one direction of a conversation: what a segment has of it, what is kept for the next one. */
+#ifndef WEIR_HALF_H
+#define WEIR_HALF_H
+
+#include "talk.h"
+
+/* Index of the first line feed; NO_LINE if there is none. Bytes that are not there are zero. */
+static __always_inline u32 line_end(struct half *h, const u64 *b, u32 words)
+{
+	ONCE(h->found) = NO_LINE;
+#pragma unroll
+	for (u32 i = 0; i < words; i++) {
+		u64 feeds = zero_bytes(b[i] ^ EVERY('\n'));
+
+		if (feeds) {
+			ONCE(h->found) = 8 * i + lowest(feeds);
+			break;
+		}
+	}
+	return ONCE(h->found);
+}
+
+/* One CPU reads a half at a time; the other one's segment is missed. What a socket sends it sends under its
+ * lock, one after the other.
+ */
+static __always_inline int half_enter(struct talk *t, struct half *h, u32 leaves)
+{
+	if (!leaves && swap(&h->busy, 0, 1)) {
+		h->missed = 1;
+		return 0;
+	}
+	if (h->missed) {
+		h->missed = 0;
+		if (h->state >= TALK_START)
+			half_lose(t, h);
+	}
+	return 1;
+}
+
+static __always_inline void half_leave(struct talk *t, struct half *h)
+{
+	if (h->ends) {
+		h->ends = 0;
+		talk_unanswered(t, h->now);
+	}
+	if (ONCE(h->busy))
+		swap(&h->busy, 1, 0);
+}
+
+/* The conversation of the packet's socket, in a program that was called for it. */
+static __always_inline struct talk *talk_again(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+
+	return sk ? talks.sk_storage_get(sk, 0, 0) : NULL;
+}
+
+/* Whether the segment at hand has what is to be read next. */
+static __always_inline int half_wants(struct half *h)
+{
+	return h->next >= h->pos && h->next < h->end && h->state >= TALK_START;
+}
+
+/* The next bytes to be read, behind those that were held; how many in all, 0 for none. */
+static __always_inline u32 half_load(struct __sk_buff *skb, struct half *h, u64 *b)
+{
+	u64 last = h->end - h->next - 1,
+	    held = h->held; /* there is at least one byte (half_wants) */
+	u32 off = h->next - h->pos;
+
+	if (last >= TALK_READ)
+		last = TALK_READ - 1;
+	/* clang must not know what it is, and has to use what is compared */
+	asm volatile("" : "+r"(last), "+r"(held));
+	if (last >= TALK_READ || held >= TALK_HELD)
+		return 0;
+	asm volatile("" : "+r"(last), "+r"(held));
+	u64 take = last + 1;
+	if (held) {
+#pragma unroll
+		for (u32 w = 0; w < TALK_HELD / 8; w++)
+			b[w] = h->buffer[w];
+	} else if (h->state == TALK_START) {
+		h->began_ns = h->now;
+	}
+	if (bpf_skb_load_bytes(skb, h->at + off, (u8 *)b + held, take))
+		return 0;
+	ONCE(h->found) = held + take;
+	return ONCE(h->found);
+}
+
+/* Go on behind `taken` of these `n` bytes, or keep them until there are more. */
+static __always_inline void half_advance(struct half *h, u64 taken, const u64 *b, u32 n)
+{
+	if (taken == STEP_MORE) {
+		h->next += n - h->held;
+		h->held = n;
+#pragma unroll
+		for (u32 w = 0; w < TALK_HELD / 8; w++)
+			h->buffer[w] = b[w];
+		return;
+	}
+	h->next += taken - h->held;
+	h->held = 0;
+}
+
+#endif

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* segment.h: a TCP segment at a cgroup_skb hook, and the conversation that begins with one. */
+#ifndef WEIR_SEGMENT_H
+#define WEIR_SEGMENT_H
+
+#include "half.h"
+#include "packet.h"
+
+#define TALK_TRIES 4 /* turns of an older connection until it is taken for nothing that is known */
+
+#define TCP_FIN 1
+#define TCP_SYN 2
+#define TCP_RST 4
+
+/* How far a new conversation has come; what is not one yet, or not to be one, is let be. */
+enum talk_ready { TALK_NEW, TALK_BEGINNING, TALK_READY, TALK_SKIPPED };
+
+struct segment {
+	u32 seq;
+	u32 at;  /* where the payload starts */
+	u32 len; /* of the payload */
+	u32 flags;
+	u32 leaves;
+	u32 answers; /* enum talk_half */
+	u64 now;     /* 0: not asked for yet */
+};
+
+static __always_inline struct conn *conn_of(struct bpf_sock *sk)
+{
+#ifdef WEIR_STORAGE
+	return conns.sk_storage_get(sk, 0, 0);
+#else
+	return conn_find(plain_sock(sk));
+#endif
+}
+
+static __always_inline u64 segment_time(struct segment *g)
+{
+	if (!g->now)
+		g->now = bpf_ktime_get_ns();
+	return g->now;
+}
+
+/* A connection's first payload since Weir looks. Where nothing was sent or received before, its streams are
+ * read from their first byte on; else each half waits for a turn. Its enum talk_ready from now on.
+ */
+static __always_inline u64 talk_begin(struct bpf_sock *sk, struct talk *t, struct segment *g)
+{
+	struct conn *c = conn_of(sk);
+	struct tcp_sock *tp = (struct tcp_sock *)plain_sock(sk);
+
+	if (!c || c->phase != CONN_LIVE)
+		return TALK_NEW;
+	struct weir_slot *s = slot_at(c->slot);
+
+	if (!s)
+		return TALK_NEW;
+	u64 sent_before = PROBE(tp, bytes_sent) - (g->leaves ? g->len : 0);
+	int whole = !sent_before && !PROBE(tp, bytes_received);
+	u32 sends = g->leaves ? g->seq : PROBE(tp, snd_nxt), receives = PROBE(tp, rcv_nxt);
+	u32 asks = c->role == WEIR_SOURCE ? sends : receives;
+	u32 answers = c->role == WEIR_SOURCE ? receives : sends;
+
+	t->role = c->role;
+	t->half[ASKS].seen = t->half[ASKS].next = (1ULL << 32) | asks;
+	t->half[ANSWERS].seen = t->half[ANSWERS].next = (1ULL << 32) | answers;
+	t->half[ASKS].state = whole ? TALK_START : TALK_LOST;
+	t->half[ANSWERS].state = whole ? TALK_START : TALK_LOST;
+	t->tries = whole ? 1 : TALK_TRIES;
+	t->slot = c->slot;
+	t->generation = s->generation;
+#ifdef WEIR_REQUEST_PORTS
+	u16 port = s->key.port;
+	u8 *kind = request_ports.lookup(&port);
+
+	if (kind && *kind == PORT_SKIP)
+		return TALK_SKIPPED;
+	if (kind)
+		talk_plain(t);
+#endif
+	return TALK_READY;
+}
+
+static __always_inline struct talk *talk_of(struct bpf_sock *sk, struct segment *g)
+{
+	struct talk *t = talks.sk_storage_get(sk, 0, 0);
+
+	if (t)
+		return ONCE(t->ready) == TALK_READY ? t : NULL;
+	struct conn *c = g->len ? conn_of(sk) : NULL;
+
+	if (!c || c->phase != CONN_LIVE)
+		return NULL;
+	t = talks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!t) {
+		event(WEIR_EV_TALK_FAILED);
+		return NULL;
+	}
+	/* two CPUs may meet on a connection's first segments */
+	if (swap(&t->ready, TALK_NEW, TALK_BEGINNING))
+		return NULL;
+	u64 ready = talk_begin(sk, t, g);
+
+	swap(&t->ready, TALK_BEGINNING, ready);
+	return ready == TALK_READY ? t : NULL;
+}
+
+#endif
