@@ -231,7 +231,10 @@ int http_messages(struct __sk_buff *skb)
 
 	if (http_read(skb, t, h, answers)) {
 		readers.call(skb, t->protocol);
-		half_lose(t, h); /* more than a program may follow itself */
+		if (t->protocol > WEIR_PROTO_HTTP) /* it has no program here */
+			talk_unknown(t, h->began_ns);
+		else
+			half_lose(t, h); /* more than a program may follow itself */
 	}
 	half_leave(t, h);
 	return 1;

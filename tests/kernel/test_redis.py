@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.kernel.peers.netns import Netns, make_netns
 from tests.kernel.test_http_servers import needed, running
 from tests.kernel.watch import Watch, asking, nothing_lost
 from weir.flows.protocols import words
+from weir.kernel import bpf
 from weir.kernel.layout import DESTINATION, PROTOCOLS, REDIS_METHODS, SOURCE
 
 OK, ERROR = 1, 2
@@ -155,3 +157,14 @@ def test_redis_under_load(watch: Watch, place: Netns, tmp_path: Path) -> None:
     assert found["EVAL", ERROR] == 1
     assert sum(named.values()) > 7 * 25_000
     nothing_lost(watch, "reset_unmatched")
+
+
+def test_without_its_program(place: Netns, talks: Dialogues) -> None:
+    """Where the kernel refuses it, its connections are ones of a protocol that is not known."""
+    port = talks.listen()
+    with asking(place, nat="off") as watch:
+        key = struct.pack("<I", PROTOCOLS.index("redis"))
+        bpf.map_delete(watch.kernel.maps.fd("readers"), key)
+        talks.once(port, [(CLIENT, command("GET", "a")), (SERVER, b"$-1\r\n")] * 7)
+        for role in (SOURCE, DESTINATION):
+            assert watch.requests(place, role, port) == {("tcp", "", 0): 7}
