@@ -31,7 +31,7 @@ from weir.kernel import bpf, side, socket_lb
 from weir.kernel.options import KernelOptions
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
-from weir.metrics import check_labels, label_sources
+from weir.labels import check_labels, label_sources
 from weir.views.rows import ConnectionRow, connection_rows
 
 _log = logging.getLogger("weir.pipeline")

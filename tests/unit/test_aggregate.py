@@ -10,7 +10,8 @@ from tests.unit.synthetic import client, drain, histogram, identity, server, slo
 from weir.aggregate import Aggregator, Snapshot
 from weir.errors import ConfigError
 from weir.kernel.layout import RETIRING, UDP, Array
-from weir.metrics import BOUNDS_US, CONNECT, PAIR_LABELS, RTT
+from weir.labels import PAIR_LABELS
+from weir.metrics import BOUNDS_US, CONNECT, RTT
 
 
 def shown(snapshot: Snapshot, column: str = "tcp_sent_bytes") -> dict[tuple[str, str, str], int]:

@@ -22,7 +22,8 @@ from weir.export.text import TextRenderer
 from weir.flows.types import MapFill, ProgramStats
 from weir.health import Health
 from weir.kernel.layout import UDP
-from weir.metrics import COLUMNS, METRICS, PAIR_LABELS
+from weir.labels import PAIR_LABELS
+from weir.metrics import COLUMNS, METRICS
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.txt"
 ODD = [

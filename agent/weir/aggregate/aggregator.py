@@ -39,7 +39,7 @@ class Aggregator:
         *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take ``labels`` (of metrics.EXTRA_LABELS) and the budget. ConfigError when they cannot be."""
+        """Take ``labels`` (of labels.EXTRA_LABELS) and the budget. ConfigError when they cannot be."""
         if max_series < 2 * _RESERVE:
             raise ConfigError(f"--max-series {max_series}: at least {2 * _RESERVE} are needed")
         self._identity = identity

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from weir import metrics
 from weir.aggregate.snapshot import Labels
 from weir.identity import cidrs
 from weir.identity.types import Ends, Owner
 from weir.kernel import layout
-from weir.metrics import PAIR_LABELS, SOURCE_SHAPE, TCP_SHAPE, UDP_SHAPE
+from weir.labels import PAIR_LABELS, label_sources
+from weir.metrics import SOURCE_SHAPE, TCP_SHAPE, UDP_SHAPE
 
 _LABEL_SIZE = 200
 
@@ -21,7 +21,7 @@ class Labeller:
     """Label tuples of edges: PAIR_LABELS, then the extra ones."""
 
     def __init__(self, extra: Iterable[str]) -> None:
-        self._extra = metrics.label_sources(extra)
+        self._extra = label_sources(extra)
         self.names = (*PAIR_LABELS, *self._extra)
         self.truncated = 0
 

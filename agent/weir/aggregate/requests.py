@@ -17,7 +17,8 @@ from weir.flows.types import Drain
 from weir.identity.types import Ends, Observed
 from weir.kernel import layout
 from weir.kernel.layout import RETIRING
-from weir.metrics import DURATION_LABELS, DURATIONS, REQUEST_LABELS, REQUESTS, TCP_SHAPE
+from weir.labels import DURATION_LABELS, REQUEST_LABELS
+from weir.metrics import DURATIONS, REQUESTS, TCP_SHAPE
 
 
 class Requests:

@@ -6,17 +6,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
+from weir.labels import (
+    DURATION_LABELS,
+    EXTRA_LABELS,
+    LABEL_HELP,
+    REQUEST_LABEL_HELP,
+    REQUEST_LABELS,
+)
 from weir.metrics import (
     AGENT_METRICS,
     BOUNDS_US,
     DURATION_BOUNDS,
-    DURATION_LABELS,
     DURATION_METRICS,
-    EXTRA_LABELS,
-    LABEL_HELP,
     PAIR_METRICS,
-    REQUEST_LABEL_HELP,
-    REQUEST_LABELS,
     REQUEST_METRICS,
     VF_LABEL_HELP,
     VF_METRICS,

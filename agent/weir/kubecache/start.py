@@ -7,7 +7,7 @@ from weir.config import Settings
 from weir.errors import ConfigError
 from weir.export.server import parse_listen
 from weir.identity import cluster
-from weir.metrics import label_sources
+from weir.labels import label_sources
 
 
 def start(settings: Settings, allow: tuple[str, ...], tls: tuple[str, str], log_level: str) -> None:
