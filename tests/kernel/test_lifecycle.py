@@ -315,6 +315,26 @@ def test_nothing_is_left() -> None:
     assert not watch.instance.run.exists()
 
 
+def test_programs_are_kept(road: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second start compiles nothing and has the same programs; what others could write is not used."""
+    monkeypatch.setenv("WEIR_CACHE_DIR", str(tmp_path / "kept"))
+    starts: list[tuple[bool, dict[str, int]]] = []
+    for mode in (0o700, 0o700, 0o777):
+        if starts:
+            (tmp_path / "kept").chmod(mode)
+        load = watching(road.client, road.server, nat="off")
+        with load as watch, tcp_pair(road.client, road.server) as pair:
+            code = {name: len(text) for name, (_, text) in watch.kernel.program_code().items()}
+            starts.append((watch.kernel.facts["kept"], code))
+            link = pair.open()
+            link.move(1009)
+            link.close()
+            ends = watch.ends(road.client, road.server, pair.port)
+            assert [end.payload for end in ends] == [(1009, 0), (0, 1009)]
+    assert [kept for kept, _ in starts] == [False, True, False]
+    assert starts[0][1] == starts[1][1] == starts[2][1]
+
+
 def test_start_to_first_byte(road: Wire) -> None:
     """Not a benchmark: a load that takes very long would be a defect."""
     started = time.monotonic()

@@ -18,7 +18,7 @@ from weir.kernel import machine
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = 0, 1, 2, 3, 4
 PROG_LOAD, OBJ_PIN, OBJ_GET, OBJ_INFO = 5, 6, 7, 15
-RAW_TRACEPOINT_OPEN, MAP_LOOKUP_BATCH, LINK_CREATE = 17, 24, 28
+RAW_TRACEPOINT_OPEN, BTF_LOAD, MAP_LOOKUP_BATCH, LINK_CREATE = 17, 18, 24, 28
 ENABLE_STATS, ITER_CREATE, PROG_TEST_RUN, PROG_QUERY = 32, 33, 10, 16
 
 KPROBE, CGROUP_SKB, CGROUP_SOCK, RAW_TRACEPOINT, TRACING = 2, 8, 9, 17, 26
@@ -27,6 +27,7 @@ NETFILTER, NETFILTER_LINK = 32, 45
 NOEXIST = 1
 
 _INFO = struct.Struct("<II8sIIQQQIIQ16sIIQQIIQQIIQIIQQIIIIQQQQIII")
+_MAP_INFO = struct.Struct("<6I")
 
 
 def call(command: int, attr: bytes) -> int:
@@ -43,6 +44,29 @@ def _in(data: bytes) -> tuple[ctypes.Array[ctypes.c_char], int]:
 def probe() -> None:
     """Make the smallest map and drop it; PermissionError where this process may not use bpf(2)."""
     os.close(call(MAP_CREATE, struct.pack("<IIII", 2, 4, 4, 1)))
+
+
+def map_create(
+    kind: int, key_size: int, value_size: int, max_entries: int, flags: int, name: str, btf: int = 0
+) -> int:
+    """Make a map; of ``btf``, an fd, type 1 is the key's and type 3 the value's."""
+    types = (btf, 1, 3) if btf else (0, 0, 0)
+    sizes = (kind, key_size, value_size, max_entries, flags)
+    return call(MAP_CREATE, struct.pack("<IIIIIII16sIIII", *sizes, 0, 0, name.encode()[:15], 0, *types))
+
+
+def map_info(fd: int) -> tuple[int, int, int, int, int]:
+    """A map's type, sizes of key and value, most entries, flags (struct bpf_map_info)."""
+    kind, _, *sizes = _info(fd, _MAP_INFO, bytes(_MAP_INFO.size))
+    return (kind, *sizes)
+
+
+def btf_load(data: bytes) -> int:
+    """Give type information to the kernel; its fd."""
+    keep, at = _in(data)
+    fd = call(BTF_LOAD, struct.pack("<QQIIII", at, 0, len(data), 0, 0, 0))
+    del keep
+    return fd
 
 
 def map_lookup(fd: int, key: bytes, size: int) -> bytes:

@@ -8,6 +8,8 @@ none, from its installed headers.
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable
@@ -16,54 +18,99 @@ from pathlib import Path
 from typing import Any
 
 from weir.errors import KernelError
-from weir.kernel import headers, installed, layout, sources
-from weir.kernel.btf import Btf
+from weir.kernel import bpf, headers, installed, layout, sources
+from weir.kernel.btf import KERNEL_BTF, Btf
+from weir.kernel.compiled import Cache, Compiled, MapSpec, unlinked
 from weir.kernel.pins import HEADERS
 
 FLAGS = ["-Wno-everything", "-fms-extensions"]
 
 
-class Module:
-    """The compiled programs and their maps; ``types`` None means installed headers.
+def build(types: Btf | None, defines: list[str], scratch: Path, cache: Cache) -> tuple[Compiled, bool]:
+    """Compile, or take what was kept of an earlier time; whether it was.
 
-    KernelError where they do not compile. ``scratch`` takes temporary files.
+    ``types`` None means installed headers, which can change under the same name: nothing is kept of these.
+    KernelError where the programs do not compile. ``scratch`` takes temporary files.
     """
+    if types is None:
+        return _build(None, defines, scratch), False
+    digest = _digest(defines)
+    kept = cache.read(digest)
+    if kept is not None:
+        return kept, True
+    compiled = _build(types, defines, scratch)
+    cache.write(digest, compiled)
+    return compiled, False
 
-    def __init__(self, types: Btf | None, defines: list[str], scratch: Path) -> None:
-        if types is None:
-            from bcc import BPF, lib  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-            self._lib = lib
-            flags = _installed_flags(BPF)
-            _no_cgroup_scope(flags, defines)
-            self._bpf = _compile(
-                BPF, sources.unit("weir.c") + "\n" + layout.static_asserts(), flags + defines
-            )
-            return
-        with tempfile.TemporaryDirectory(prefix=HEADERS, dir=scratch) as tree:
-            os.environ["BCC_KERNEL_SOURCE"] = tree
-            from bcc import BPF, lib
+def _digest(defines: list[str]) -> str:
+    """Changes with all that a build depends on: sources, options, kernel, BCC, what writes the headers."""
+    base, own = sources.folder(), Path(__file__).parent
+    made = hashlib.sha256(KERNEL_BTF.read_bytes())
+    files = [
+        base / "shim/kconfig.h",
+        *(own / f"{name}.py" for name in ("compiler", "compiled", "headers", "btf")),
+    ]
+    for part in (*(path.read_bytes() for path in files), _source().encode(), "\0".join(defines).encode(),
+                 "\0".join(map(str, headers.wanted())).encode(), repr(_bcc()).encode()):  # fmt: skip
+        made.update(hashlib.sha256(part).digest())
+    return made.hexdigest()
 
-            self._lib = lib
-            base = sources.folder()
-            shim = (base / "shim/kconfig.h").read_text(encoding="utf-8")
-            headers.write_tree(Path(tree), types, headers.wanted(), shim, Path(lib._name).read_bytes()
-                               if os.path.isabs(lib._name) else _library(lib._name))  # fmt: skip
-            os.chdir(tree)  # BCC looks for headers in the current folder first
-            try:
-                self._bpf = _compile(BPF, sources.unit("weir.c") + "\n" + layout.static_asserts(), defines)
-            finally:
-                os.chdir("/")
 
-    def map_fd(self, name: str) -> int:
-        """A map's fd; -1 if this build has none of that name."""
-        return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
+def _bcc() -> list[tuple[str, int, int]]:
+    """What tells one BCC from another without loading it."""
+    found = importlib.util.find_spec("bcc")
+    folders = [Path(place) for place in (found.submodule_search_locations or [])] if found else []
+    parts = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    parts += sorted(Path("/usr/lib").glob("*-linux-gnu/libbcc.so*")) + sorted(
+        Path("/usr/lib").glob("*-linux-gnu/libclang-cpp.so*")
+    )
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
 
-    def code(self, name: str) -> bytes:
-        """A program's instructions."""
-        start = self._lib.bpf_function_start(self._bpf.module, name.encode())
-        size = self._lib.bpf_function_size(self._bpf.module, name.encode())
-        return ctypes.string_at(start, size) if start else b""
+
+def _source() -> str:
+    return sources.unit("weir.c") + "\n" + layout.static_asserts()
+
+
+def _build(types: Btf | None, defines: list[str], scratch: Path) -> Compiled:
+    if types is None:
+        from bcc import BPF, lib  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        flags = _installed_flags(BPF)
+        _no_cgroup_scope(flags, defines)
+        return _extract(_compile(BPF, _source(), flags + defines), lib)
+    with tempfile.TemporaryDirectory(prefix=HEADERS, dir=scratch) as tree:
+        os.environ["BCC_KERNEL_SOURCE"] = tree
+        from bcc import BPF, lib
+
+        shim = (sources.folder() / "shim/kconfig.h").read_text(encoding="utf-8")
+        headers.write_tree(Path(tree), types, headers.wanted(), shim, Path(lib._name).read_bytes()
+                           if os.path.isabs(lib._name) else _library(lib._name))  # fmt: skip
+        os.chdir(tree)  # BCC looks for headers in the current folder first
+        try:
+            return _extract(_compile(BPF, _source(), defines), lib)
+        finally:
+            os.chdir("/")
+
+
+def _extract(built: Any, lib: Any) -> Compiled:
+    """Programs and maps out of BCC's hands, whose own copy of the maps goes."""
+    module = built.module
+    lib.bpf_table_name.restype = ctypes.c_char_p
+    lib.bpf_table_name.argtypes = lib.bpf_table_fd_id.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
+    maps, fds = [], {}
+    for index in range(lib.bpf_num_tables(module)):
+        fd = lib.bpf_table_fd_id(module, index)
+        fds[fd] = index
+        maps.append(MapSpec(lib.bpf_table_name(module, index).decode(), *bpf.map_info(fd)))
+    programs = {}
+    for index in range(lib.bpf_num_functions(module)):
+        name = lib.bpf_function_name(module, index)
+        code = ctypes.string_at(lib.bpf_function_start(module, name), lib.bpf_function_size(module, name))
+        programs[name.decode()] = unlinked(code, fds)
+    built.cleanup()
+    return Compiled(tuple(maps), programs)
 
 
 def _no_cgroup_scope(flags: list[str], defines: list[str]) -> None:
@@ -74,26 +121,26 @@ def _no_cgroup_scope(flags: list[str], defines: list[str]) -> None:
         )
 
 
-def _compile(bpf: Callable[..., Any], text: str, flags: list[str]) -> Any:
+def _compile(bcc: Callable[..., Any], text: str, flags: list[str]) -> Any:
     try:
-        return bpf(text=text, cflags=FLAGS + flags)
+        return bcc(text=text, cflags=FLAGS + flags)
     except Exception as error:  # noqa: BLE001 bcc raises nothing narrower
         raise KernelError(f"the BPF programs do not compile here: {error}") from None
 
 
-def _installed_flags(bpf: Callable[..., Any]) -> list[str]:
+def _installed_flags(bcc: Callable[..., Any]) -> list[str]:
     """Flags for the installed headers, which BCC finds by itself."""
     release = os.uname().release
     if "BCC_KERNEL_SOURCE" not in os.environ and installed.folder(release) is None:
         raise KernelError(installed.refusal(release))
-    return installed.flags(headers.wanted(), partial(messages, bpf))
+    return installed.flags(headers.wanted(), partial(messages, bcc))
 
 
-def messages(bpf: Callable[..., Any], text: str, flags: list[str]) -> str:
+def messages(bcc: Callable[..., Any], text: str, flags: list[str]) -> str:
     """Compile for what the compiler says; "" where it says nothing."""
     with installed.heard() as said:
         try:
-            bpf(text=text, cflags=FLAGS + flags)
+            bcc(text=text, cflags=FLAGS + flags)
         except Exception as error:  # noqa: BLE001 bcc raises nothing narrower
             return said() if "error: " in said() else f"error: {error}"
         return ""

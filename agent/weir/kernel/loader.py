@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
-from weir.kernel import attach, bpf, netns, plan, refusal, translations
+from weir.kernel import attach, bpf, compiler, netns, plan, refusal, translations
 from weir.kernel.btf import FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
-from weir.kernel.compiler import Module
+from weir.kernel.compiled import Cache, Module
 from weir.kernel.features import Features
 from weir.kernel.layout import PROTOCOLS
 from weir.kernel.options import KernelOptions, fold_prefix
@@ -60,7 +60,8 @@ class Loader:
         iterators = self._features.iterators
         no_nat = self._features.conntrack
         defines = plan.defines(variant, self._options, iterators, self._features.cmpxchg, not no_nat)
-        module = Module(self._types, defines, self._instance.run)
+        built, kept = compiler.build(self._types, defines, self._instance.run, Cache.of_this_host())
+        module = Module(built)
         compiled = time.monotonic()
         self._fill(module)
         folder = self._instance.prepare()
@@ -90,7 +91,7 @@ class Loader:
             "digest": self._options.digest(), "variant": variant, "planes": self.planes,
             "types": "btf" if self._types else "headers",
             "verified": self.verified, "refused": self.refused, "missing": self.missing, "log": self.log,
-            "compile_seconds": compiled - started, "load_seconds": time.monotonic() - compiled,
+            "kept": kept, "compile_seconds": compiled - started, "load_seconds": time.monotonic() - compiled,
             "waits": self.waits,
             "options": json.loads(self._options.to_json()),
         }  # fmt: skip
