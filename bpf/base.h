@@ -70,7 +70,9 @@ static __always_inline u64 under(s64 a, s64 b)
 	u64 more = a - b;
 
 	asm volatile("" : "+r"(more)); /* else clang makes it a comparison again */
-	return more >> 63;
+	more >>= 63;
+	asm volatile("" : "+r"(more)); /* or a choice of what it is multiplied with */
+	return more;
 }
 
 static __always_inline u64 at_least(s64 a, s64 b)
@@ -83,7 +85,9 @@ static __always_inline u64 not_zero(u64 v)
 	u64 minus = -v;
 
 	asm volatile("" : "+r"(minus));
-	return (v | minus) >> 63;
+	minus = (v | minus) >> 63;
+	asm volatile("" : "+r"(minus));
+	return minus;
 }
 
 static __always_inline u64 within(s64 v, s64 low, s64 high)
@@ -91,12 +95,17 @@ static __always_inline u64 within(s64 v, s64 low, s64 high)
 	return at_least(v, low) & at_least(high, v);
 }
 
-static __always_inline void event(u32 which)
+static __always_inline void event_add(u32 which, u64 count)
 {
 	u64 *n = events.lookup(&which);
 
 	if (n)
-		*n += 1; /* one CPU's own */
+		*n += count; /* one CPU's own */
+}
+
+static __always_inline void event(u32 which)
+{
+	event_add(which, 1);
 }
 
 /* Bucket of a time in microseconds; layout.bucket_bounds_us is its inverse. */

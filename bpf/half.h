@@ -38,14 +38,19 @@ static __always_inline int half_enter(struct talk *t, struct half *h, u32 leaves
 	return 1;
 }
 
+static __always_inline void half_release(struct half *h)
+{
+	if (ONCE(h->busy))
+		swap(&h->busy, 1, 0);
+}
+
 static __always_inline void half_leave(struct talk *t, struct half *h)
 {
 	if (h->ends) {
 		h->ends = 0;
 		talk_unanswered(t, h->now);
 	}
-	if (ONCE(h->busy))
-		swap(&h->busy, 1, 0);
+	half_release(h);
 }
 
 /* The conversation of the packet's socket, in a program that was called for it. */

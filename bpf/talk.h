@@ -76,7 +76,7 @@ struct talk {
 BPF_SK_STORAGE(talks, struct talk);
 
 /* The programs that read a protocol's messages, by enum weir_protocol; 0 is what a connection begins with. */
-BPF_PROG_ARRAY(readers, WEIR_PROTOCOLS);
+BPF_PROG_ARRAY(readers, WEIR_READERS);
 
 #define NO_LINE 255
 

@@ -76,6 +76,13 @@ static __always_inline void talk_news(struct talk *t, struct half *h, struct seg
 	u64 seen = h->seen;
 
 	h->seen = pos + g->len;
+	if (t->protocol == WEIR_PROTO_HTTP2) { /* has no turns */
+		if (h->state == TALK_LOST) {
+			half_begin(h, pos < seen ? seen : pos);
+			h->flags = H2_ANEW;
+		}
+		return;
+	}
 	if (t->turn != 1 + g->answers) {
 		t->turn = 1 + g->answers;
 		if (g->answers)
@@ -103,6 +110,8 @@ static __always_inline int talk_segment(struct __sk_buff *skb, struct bpf_sock *
 		return 0;
 	if (h->next < pos && h->state >= TALK_START && half_gap(sk, g, h))
 		half_lose(t, h);
+	if (!t->protocol && g->answers && h->state == TALK_START && h2_greets(skb, g->at, g->len))
+		t->protocol = WEIR_PROTO_HTTP2;
 	if (end > h->seen)
 		talk_news(t, h, g, pos);
 	h->pos = pos;
@@ -163,6 +172,8 @@ static __always_inline int talk_on(struct __sk_buff *skb, struct bpf_sock *sk, s
 		return reads;
 	if (reads)
 		t->half[g->answers & 1].ends = 1; /* the answer may be in this segment */
+	else if (t->protocol == WEIR_PROTO_HTTP2)
+		readers.call(skb, WEIR_READER_H2_END);
 	else if (talk_waiting(t))
 		talk_unanswered(t, segment_time(g));
 	return reads;

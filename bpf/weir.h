@@ -101,7 +101,13 @@ enum weir_protocol {
 	WEIR_PROTO_HTTP,
 	WEIR_PROTO_DNS,
 	WEIR_PROTO_REDIS,
-	WEIR_PROTOCOLS
+	WEIR_PROTO_HTTP2,
+	WEIR_PROTO_GRPC,
+	WEIR_PROTOCOLS,
+	/* programs that go on for a protocol's own */
+	WEIR_READER_H2_RESULTS = WEIR_PROTOCOLS,
+	WEIR_READER_H2_END,
+	WEIR_READERS
 };
 
 /* Methods of HTTP; the others (RFC 9110 9.1, IANA's registry) are one. */

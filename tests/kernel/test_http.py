@@ -189,7 +189,6 @@ def test_another_protocol_afterwards(
     [(CLIENT, b"\x10\x0b\x00\x04MQTT"), (SERVER, b"\x20\x02")],
     [(CLIENT, b"GET me something\r\n"), (SERVER, b"VALUE me\r\n")],
     [(CLIENT, b"HELO\r\n"), (SERVER, b"250\r\n")],
-    [(CLIENT, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), (SERVER, b"\0\0\0\4\0")],
     [(CLIENT, b"x"), (SERVER, b"y")],
     [(CLIENT, b"GE"), (SERVER, b"HTTP/1.1 200 OK\r\n\r\n")],
     [(CLIENT, get()), (SERVER, b"-ERR what?\r\n")],

@@ -27,7 +27,7 @@ from weir.kernel.layout import DESTINATION, SOURCE
 from weir.views.requests import durations_of, percentile
 
 NGINX, PROXY = 8080, 8081
-_NGINX = """
+NGINX_CONF = """
 daemon off; master_process off; pid {home}/pid; error_log {home}/error.log;
 events {{ worker_connections 512; }}
 http {{
@@ -101,7 +101,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "html").mkdir()
     (made / "html/index.html").write_text("x" * 612)
     (made / "html/page.txt").write_text("compress me " * 500)
-    (made / "nginx.conf").write_text(_NGINX.format(home=made, port=NGINX))
+    (made / "nginx.conf").write_text(NGINX_CONF.format(home=made, port=NGINX))
     (made / "haproxy.cfg").write_text(_HAPROXY.format(front=PROXY, back=NGINX))
     return made
 

@@ -21,6 +21,15 @@ _DNS_CODES = (
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET",
     "NOTAUTH", "NOTZONE",
 )  # fmt: skip
+#: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+_GRPC_CODES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+#: Those that are the server's fault, as OpenTelemetry's conventions for gRPC have it.
+_GRPC_FAILED = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+_NOT_KNOWN = len(_GRPC_CODES) + 1
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,16 @@ def _dns_code(status: int) -> str:
     return _DNS_CODES[code] if code < len(_DNS_CODES) else f"RCODE{code}"
 
 
+def _grpc_code(status: int) -> str:
+    code = status - 1
+    return _GRPC_CODES[code] if code < len(_GRPC_CODES) else f"CODE{code}"
+
+
 #: That a name does not exist (NXDOMAIN) is an answer; that a server answers "no" (4xx) is, too.
 _WORDS = {
     "http": Words(_http_method, str, lambda status: status >= 500),
+    "http2": Words(_http_method, str, lambda status: status >= 500),
+    "grpc": Words(lambda _: "", _grpc_code, lambda status: _grpc_code(status) in _GRPC_FAILED),
     "redis": Words(
         lambda n: REDIS_METHODS[n], lambda status: ("OK", "ERROR")[status - 1], lambda status: status != 1
     ),
@@ -56,6 +72,8 @@ def words(protocol: int, method: int, status: int) -> tuple[str, str, str, str]:
     name = PROTOCOLS[protocol]
     known = _WORDS.get(name)
     if known is None:
+        return name, "", "", UNKNOWN
+    if name == "grpc" and status == _NOT_KNOWN:
         return name, "", "", UNKNOWN
     if not status:
         return name, known.method(method), "", FAILURE

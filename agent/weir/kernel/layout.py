@@ -46,7 +46,9 @@ LOSSES = (
     "request_unparsed",
     "talk_failed",
 )
-PROTOCOLS = ("", "tcp", "http", "dns", "redis")
+PROTOCOLS = ("", "tcp", "http", "dns", "redis", "http2", "grpc")
+#: Programs that are called with a packet: what reads a protocol, and what goes on for one.
+READERS = (*PROTOCOLS, "http2 results", "http2 end")
 METHODS = (
     "", "_OTHER", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 )  # fmt: skip

@@ -27,7 +27,7 @@ from weir.kernel import attach, bpf, compiler, netns, plan, refusal, translation
 from weir.kernel.btf import FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
 from weir.kernel.compiled import Cache, Module
 from weir.kernel.features import Features
-from weir.kernel.layout import PROTOCOLS
+from weir.kernel.layout import READERS
 from weir.kernel.options import KernelOptions, fold_prefix
 from weir.kernel.pins import Instance
 from weir.kernel.plan import Program
@@ -149,7 +149,7 @@ class Loader:
             bpf.pin(fd, str(folder / "progs" / program.name))
             if program.hook == "reader":
                 for protocol in program.targets:
-                    bpf.map_update(module.map_fd("readers"), _u32(PROTOCOLS.index(protocol)), _u32(fd))
+                    bpf.map_update(module.map_fd("readers"), _u32(READERS.index(protocol)), _u32(fd))
             for number, link in enumerate(links):
                 suffix = f"-{number}" if number else ""
                 bpf.pin(link, str(folder / "links" / (program.name + suffix)))

@@ -77,6 +77,9 @@ _REQUESTS = (
     Program("requests_fold", "run", ("raw_tp",), "requests"),
     Program("http_messages", "reader", ("", "http"), "http"),
     Program("redis_messages", "reader", ("redis",), "redis"),
+    Program("http2_messages", "reader", ("http2",), "http2"),
+    Program("http2_results", "reader", ("http2 results",), "http2"),
+    Program("http2_ends", "reader", ("http2 end",), "http2"),
     # after all readers: a connection that finds none is taken for one of a protocol that is not known
     Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
 )

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* http2_streams.h: an HTTP/2 connection: the streams that wait for their answers, and what ended just now. */
+#ifndef WEIR_HTTP2_STREAMS_H
+#define WEIR_HTTP2_STREAMS_H
+
+#include "half.h"
+#include "hpack.h"
+
+#define H2_WAYS    4
+#define H2_SETS    64  /* so at most 256 streams wait at once */
+#define H2_WINDOW  256 /* bytes at hand */
+#define H2_LOOK    32  /* as many of them are enough for any step */
+#define H2_READ    208
+#define H2_RESULTS 32 /* requests that end until they are counted */
+
+#define H2_ANEW 1 /* flag of a half: what is in the window is of before */
+
+enum h2_flags {
+	H2_GRPC = 1,
+	H2_MAYBE = 2, /* it may be gRPC: asked for with a header from before Weir looked */
+	H2_TRAILERS = 4,
+};
+
+/* A request that waits. */
+struct h2_stream {
+	u64 asked; /* when, its lowest bits the enum weir_method; 0: nobody waits here */
+	u64 head_ns;
+	u32 id;
+	u16 status;
+	u8 flags;
+	u8 pad;
+};
+
+/* What a step came to the end of. */
+enum h2_what { H2_NOTHING, H2_BLOCK, H2_RESET, H2_END };
+
+/* A request that ended. */
+struct h2_result {
+	u64 asked; /* as in the stream */
+	u64 took;
+	u16 status;
+	u8 protocol;
+	u8 timed;
+	u8 pad[4];
+};
+
+/* Of one direction. */
+struct h2_half {
+	u8 window[H2_WINDOW + 2 * H2_LOOK];
+	u32 at;       /* in the window: what is read next, which may lie behind it */
+	u32 n;        /* bytes in the window */
+	u32 left;     /* of the header block in this frame */
+	u32 after;    /* padding behind it */
+	u64 began_ns; /* of the frame's segment */
+	u32 stream;
+	u8 used;
+	u8 state; /* enum h2_state */
+	u8 open;  /* a header block that is not whole */
+	u8 ends_block;
+	u8 ends_stream;
+	u8 promise; /* its block is nobody's answer */
+	u8 name;
+	u8 indexes; /* the field that is read gets an entry in the table */
+	struct hpack hpack;
+	u64 taken;
+	u32 found;
+	u8 outcome;  /* enum h2_outcome */
+	u8 what;     /* enum h2_what */
+	u8 protocol; /* how the request ended; 0: it has not */
+	u16 status;
+	u32 about; /* stream */
+	u32 code;
+	u64 end_ns;
+	u32 unparsed;
+	u32 results; /* what ended in this run, to be counted */
+	struct h2_result result[H2_RESULTS];
+};
+
+struct h2 {
+	u64 lost_ns; /* of what was asked before, the answer may have been missed */
+	u8 partial;  /* not everything was seen */
+	u8 pad[3];
+	u32 ended; /* streams that the program which ends them has come to */
+	struct h2_half half[2];
+	struct h2_stream streams[H2_SETS * H2_WAYS];
+};
+BPF_SK_STORAGE(h2s, struct h2);
+
+/* The stream's place, or one that is free; NULL if there is none. */
+static __always_inline struct h2_stream *h2_find(struct h2 *c, struct h2_half *w, u32 id, u64 free)
+{
+	u32 set = (id >> 1) % H2_SETS * H2_WAYS;
+	u64 found = H2_WAYS;
+
+#pragma unroll
+	for (u32 i = 0; i < H2_WAYS; i++) {
+		struct h2_stream *s = &c->streams[(set + i) % (H2_SETS * H2_WAYS)];
+		u64 waits = not_zero(s->asked), fits = free ^ (waits & (equals(s->id, id) | free));
+
+		/* without a branch: each is one more path to the verifier */
+		found = found * (fits ^ 1) + i * fits;
+	}
+	ONCE(w->found) = found;
+	u32 way = ONCE(w->found);
+
+	struct h2_stream *place = NULL;
+
+	if (way < H2_WAYS)
+		place = &c->streams[(set + way) % (H2_SETS * H2_WAYS)];
+	asm volatile("" : "+r"(place)); /* so that callers ask for it, and not for `way` again */
+	return place;
+}
+
+static __always_inline u64 h2_answers(struct __sk_buff *skb, struct talk *t)
+{
+	return equals(t->role, WEIR_SOURCE) ^ (not_zero(skb->ingress_ifindex) ^ 1);
+}
+
+#endif
