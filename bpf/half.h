@@ -21,13 +21,14 @@ static __always_inline u32 line_end(struct half *h, const u64 *b, u32 words)
 	return ONCE(h->found);
 }
 
-/* One CPU reads a half at a time; the other one's segment is missed. What a socket sends it sends under its
- * lock, one after the other.
+/* One CPU reads a half at a time; the other one's segment, which ends here, is missed if there is something to be
+ * read in it. What a socket sends it sends under its lock, one after the other.
  */
-static __always_inline int half_enter(struct talk *t, struct half *h, u32 leaves)
+static __always_inline int half_enter(struct talk *t, struct half *h, u32 leaves, u64 end)
 {
 	if (!leaves && swap(&h->busy, 0, 1)) {
-		h->missed = 1;
+		if (end > ONCE(h->next))
+			h->missed = 1;
 		return 0;
 	}
 	if (h->missed) {

@@ -5,9 +5,8 @@
 #ifndef WEIR_HTTP_H
 #define WEIR_HTTP_H
 
-#include "http2.h"
+#include "begin.h"
 #include "http_start.h"
-#include "redis.h"
 
 enum http_state {
 	HTTP_HEADERS = TALK_STATES, /* at the beginning of a header line */
@@ -122,9 +121,10 @@ static __always_inline u64 http_head(struct talk *t, struct half *h, u32 answers
 	u32 line = http_skip(h, b), state = h->state;
 	u64 taken = line == NO_LINE ? n : line + 1;
 
-	if (state == TALK_START && !answers && !t->protocol && h2_begins(b, n, t->tries > 1)) {
-		t->protocol = WEIR_PROTO_HTTP2;
-		return STEP_OTHER;
+	if (state == TALK_START && !answers && !t->protocol) {
+		t->protocol = protocol_of(b, n, t->tries > 1);
+		if (t->protocol)
+			return STEP_OTHER;
 	}
 	/* of a line that is not whole, its beginning is needed */
 	if (line == NO_LINE && n < TALK_HELD && state != HTTP_LINE)

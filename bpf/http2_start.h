@@ -87,17 +87,6 @@ static __always_inline int h2_begins(const u64 *words, u32 n, u32 middle)
 	       (middle && n > H2_HEAD && h2_headers((const u8 *)words, 0));
 }
 
-/* Whether the server speaks first, as one of HTTP/2 may: its settings (RFC 9113 3.4). */
-static __always_inline int h2_greets(struct __sk_buff *skb, u32 at, u32 len)
-{
-	u64 b[2] = {};
-
-	if (len < H2_HEAD || bpf_skb_load_bytes(skb, at, b, H2_HEAD))
-		return 0;
-	return ((const u8 *)b)[3] == H2_SETTINGS && !((const u8 *)b)[4] &&
-	       h2_control((const u8 *)b);
-}
-
 /* At the first byte of a half, or where it begins anew; whether frames can be read. */
 static __always_inline int h2_start(struct h2 *c, struct half *h, struct h2_half *w, u32 avail,
 				    u32 answers)

@@ -178,9 +178,11 @@ static __always_inline void talk_answered(struct talk *t, u32 protocol, u64 aske
 		request_add(r, now > began ? now - began : 0, now);
 }
 
-/* No answer comes any more. */
+/* No answer comes any more. If the answers could not be followed, nobody knows whether there was one. */
 static __always_inline void talk_unanswered(struct talk *t, u64 now)
 {
+	int lost = t->half[ANSWERS].state == TALK_LOST;
+
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < TALK_ASKED; i++) {
 		asm volatile("" : "+r"(i));
@@ -191,6 +193,10 @@ static __always_inline void talk_unanswered(struct talk *t, u64 now)
 		t->first++;
 		if (!(asked & METHOD_BITS))
 			continue;
+		if (lost) {
+			event(WEIR_EV_REQUEST_UNPARSED);
+			continue;
+		}
 		struct weir_requests *r = talk_row(t, t->protocol, asked & METHOD_BITS, 0, now);
 
 		if (r) {

@@ -106,12 +106,12 @@ static __always_inline int talk_segment(struct __sk_buff *skb, struct bpf_sock *
 
 	if (end <= h->seen && end <= h->next)
 		return 0; /* it comes again */
-	if (!half_enter(t, h, g->leaves))
+	if (!half_enter(t, h, g->leaves, end))
 		return 0;
 	if (h->next < pos && h->state >= TALK_START && half_gap(sk, g, h))
 		half_lose(t, h);
-	if (!t->protocol && g->answers && h->state == TALK_START && h2_greets(skb, g->at, g->len))
-		t->protocol = WEIR_PROTO_HTTP2;
+	if (!t->protocol && g->answers && h->state == TALK_START && pos == h->next)
+		t->protocol = protocol_of_server(skb, g->at, g->len);
 	if (end > h->seen)
 		talk_news(t, h, g, pos);
 	h->pos = pos;

@@ -103,6 +103,8 @@ enum weir_protocol {
 	WEIR_PROTO_REDIS,
 	WEIR_PROTO_HTTP2,
 	WEIR_PROTO_GRPC,
+	WEIR_PROTO_POSTGRESQL,
+	WEIR_PROTO_MYSQL,
 	WEIR_PROTOCOLS,
 	/* programs that go on for a protocol's own */
 	WEIR_READER_H2_RESULTS = WEIR_PROTOCOLS,
@@ -133,7 +135,7 @@ struct weir_request_key {
 	__u16 status; /* as the protocol has it (DNS: response code + 1); 0: never answered, or not known */
 	__u16 route;
 	__u8 protocol; /* enum weir_protocol */
-	__u8 method; /* enum weir_method; of DNS the type that was asked for (0: above 255); of Redis enum redis_method */
+	__u8 method; /* enum weir_method; of DNS the type that was asked for (0: above 255); of Redis enum redis_method; of databases enum sql_method */
 	__u8 pad[2];
 };
 

@@ -26,6 +26,7 @@ Counts = dict[tuple[str, int], int]
 @pytest.fixture(scope="module")
 def place() -> Iterator[Netns]:
     with make_netns() as made:
+        made.sysctl("net.ipv4.ip_local_reserved_ports", str(PORT))
         yield made
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from weir.kernel.layout import METHODS, PROTOCOLS, REDIS_METHODS
+from weir.kernel.layout import METHODS, PROTOCOLS, REDIS_METHODS, SQL_METHODS
 
 SUCCESS, FAILURE, UNKNOWN = "success", "failure", "unknown"
 OTHER = "_OTHER"
@@ -56,6 +56,7 @@ def _grpc_code(status: int) -> str:
 
 
 #: That a name does not exist (NXDOMAIN) is an answer; that a server answers "no" (4xx) is, too.
+_SQL = Words(lambda n: SQL_METHODS[n], lambda status: ("OK", "ERROR")[status - 1], lambda status: status != 1)
 _WORDS = {
     "http": Words(_http_method, str, lambda status: status >= 500),
     "http2": Words(_http_method, str, lambda status: status >= 500),
@@ -63,6 +64,8 @@ _WORDS = {
     "redis": Words(
         lambda n: REDIS_METHODS[n], lambda status: ("OK", "ERROR")[status - 1], lambda status: status != 1
     ),
+    "postgresql": _SQL,
+    "mysql": _SQL,
     "dns": Words(lambda n: _DNS_TYPES.get(n, OTHER), _dns_code, lambda status: status - 1 not in (0, 3)),
 }
 

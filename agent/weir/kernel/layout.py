@@ -46,7 +46,7 @@ LOSSES = (
     "request_unparsed",
     "talk_failed",
 )
-PROTOCOLS = ("", "tcp", "http", "dns", "redis", "http2", "grpc")
+PROTOCOLS = ("", "tcp", "http", "dns", "redis", "http2", "grpc", "postgresql", "mysql")
 #: Programs that are called with a packet: what reads a protocol, and what goes on for one.
 READERS = (*PROTOCOLS, "http2 results", "http2 end")
 METHODS = (
@@ -59,6 +59,14 @@ REDIS_METHODS = (
     "LRANGE", "LLEN", "SADD", "SREM", "SMEMBERS", "ZADD", "ZRANGE", "ZREM", "ZINCRBY", "EVAL", "EVALSHA",
     "PUBLISH", "PING", "SCAN", "XADD", "XREAD", "MULTI", "EXEC", "AUTH", "SELECT", "UNLINK", "HDEL",
     "HINCRBY",
+)  # fmt: skip
+#: Kinds of SQL statements, by their first word, as enum sql_method in ``bpf/sql.h``.
+SQL_METHODS = (
+    "", "_OTHER", "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "BEGIN", "START",
+    "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET", "SHOW", "CREATE", "ALTER", "DROP", "TRUNCATE",
+    "COPY", "FETCH", "DECLARE", "CLOSE", "CALL", "DO", "EXPLAIN", "ANALYZE", "VACUUM", "LOCK", "LISTEN",
+    "NOTIFY", "GRANT", "REVOKE", "PREPARE", "EXECUTE", "DEALLOCATE", "RESET", "DISCARD", "WITH",
+    "VALUES", "USE", "LOAD", "MOVE", "PING", "INIT DB",
 )  # fmt: skip
 #: Buckets of a request's duration: 16 an octave from 2**-20 s on (schema 4 of native histograms).
 DURATIONS = 416

@@ -80,6 +80,8 @@ _REQUESTS = (
     Program("http2_messages", "reader", ("http2",), "http2"),
     Program("http2_results", "reader", ("http2 results",), "http2"),
     Program("http2_ends", "reader", ("http2 end",), "http2"),
+    Program("postgres_messages", "reader", ("postgresql",), "postgresql"),
+    Program("mysql_messages", "reader", ("mysql",), "mysql"),
     # after all readers: a connection that finds none is taken for one of a protocol that is not known
     Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
 )

@@ -26,7 +26,7 @@ class RequestRow:
     ==================== ====== ======================================================================
     id                          opaque, the same as long as the row lives
     edge                        id of the pair (``views.rows.EdgeRow``)
-    protocol                    http, dns, redis, or tcp: a turn of a protocol that Weir does not parse
+    protocol                    tcp: a turn of a protocol that Weir does not parse; else its name
     method, status              as on /metrics
     outcome                     success, failure, unknown
     requests                    since Weir looks

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* begin.h: which protocol a connection's first bytes are of, where it is not HTTP/1 (http.h). */
+#ifndef WEIR_BEGIN_H
+#define WEIR_BEGIN_H
+
+#include "http2.h"
+#include "mysql.h"
+#include "postgres.h"
+#include "redis.h"
+
+/* By the first bytes of a client, or in the middle of a connection by those of a turn; 0: none of these. */
+static __always_inline u32 protocol_of(const u64 *words, u32 n, u32 middle)
+{
+	if (h2_begins(words, n, middle))
+		return WEIR_PROTO_HTTP2;
+	if (pg_begins(words, n, middle))
+		return WEIR_PROTO_POSTGRESQL;
+	return mysql_begins(words, n, middle) ? WEIR_PROTO_MYSQL : 0;
+}
+
+/* By the first bytes of a server that speaks first: settings of HTTP/2 (RFC 9113 3.4), MySQL's greeting. */
+static __always_inline u32 protocol_of_server(struct __sk_buff *skb, u32 at, u32 len)
+{
+	u64 words[2] = {};
+	const u8 *b = (const u8 *)words;
+
+	if (len < H2_HEAD || bpf_skb_load_bytes(skb, at, words, H2_HEAD))
+		return 0;
+	if (b[3] == H2_SETTINGS && !b[4] && h2_control(b))
+		return WEIR_PROTO_HTTP2;
+	return mysql_greets(b) ? WEIR_PROTO_MYSQL : 0;
+}
+
+#endif

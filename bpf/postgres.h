@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* postgres.h: PostgreSQL's protocol 3 (https://www.postgresql.org/docs/current/protocol.html), statement by statement.
+ *
+ * A client's messages up to a Query, FunctionCall or Sync are one group, which the server ends by ReadyForQuery.
+ * Within it each CommandComplete is a statement, which took since the group began or the one before it was complete;
+ * an ErrorResponse ends the group's statements. A group without any (Parse and Describe) is one by itself.
+ */
+#ifndef WEIR_POSTGRES_H
+#define WEIR_POSTGRES_H
+
+#include "half.h"
+#include "sql.h"
+
+#define PG_STEPS 8
+#define PG_ROWS  32 /* rows that are stepped over in one step */
+
+#define PG_VERSION_3 3
+#define PG_SSL       0x04d2162f
+#define PG_GSS       0x04d21630
+
+/* flags of the asking half, then of the answering one */
+#define PG_ASKED_TLS 1
+#define PG_COMPLETED 1
+
+static __always_inline u32 pg_u32(const u8 *b)
+{
+	return (u32)b[0] << 24 | (u32)b[1] << 16 | (u32)b[2] << 8 | b[3];
+}
+
+/* Whether a connection's first bytes are a startup message, or ask for encryption; in the middle of one, whether they
+ * may be a Query, Parse or Bind.
+ */
+static __always_inline int pg_begins(const u64 *words, u32 n, u32 middle)
+{
+	const u8 *b = (const u8 *)words;
+	u32 code = pg_u32(b + 4);
+
+	if (n < 8)
+		return 0;
+	if (!(b[0] | b[1]) && (code >> 16 == PG_VERSION_3 || code == PG_SSL || code == PG_GSS))
+		return 1;
+	return middle && (b[0] == 'Q' || b[0] == 'P' || b[0] == 'B') && !b[1] && !b[2] &&
+	       pg_u32(b + 1) > 4;
+}
+
+/* Sets of message types, by a letter's lowest six bits ('3' and 's' are one, both are a server's). */
+#define PG_BIT(c) (1ULL << ((c)&63))
+#define PG_GROUP  (PG_BIT('P') | PG_BIT('B') | PG_BIT('E') | PG_BIT('D') | PG_BIT('C'))
+#define PG_ENDS   (PG_BIT('Q') | PG_BIT('S') | PG_BIT('F'))
+#define PG_ASKS                                                                       \
+	(PG_GROUP | PG_ENDS | PG_BIT('H') | PG_BIT('p') | PG_BIT('X') | PG_BIT('d') | \
+	 PG_BIT('c') | PG_BIT('f'))
+#define PG_ANSWERS                                                                           \
+	(PG_BIT('D') | PG_BIT('T') | PG_BIT('1') | PG_BIT('2') | PG_BIT('3') | PG_BIT('S') | \
+	 PG_BIT('N') | PG_BIT('A') | PG_BIT('K') | PG_BIT('R') | PG_BIT('n') | PG_BIT('t') | \
+	 PG_BIT('s') | PG_BIT('G') | PG_BIT('H') | PG_BIT('W') | PG_BIT('d') | PG_BIT('c') | \
+	 PG_BIT('V') | PG_BIT('I') | PG_BIT('v') | PG_BIT('C') | PG_BIT('E') | PG_BIT('Z'))
+
+static __always_inline u64 pg_in(u64 set, u64 type)
+{
+	return set >> (type & 63) & 1;
+}
+
+static __always_inline u64 pg_ask(struct talk *t, struct half *h, const u64 *words, u32 n)
+{
+	const u8 *b = (const u8 *)words;
+	u64 type = b[0], length = pg_u32(b + 1);
+
+	if (n < 8 && (!type || n < 5))
+		return STEP_MORE;
+	if (!type) { /* before anything has a type: startup, or for encryption */
+		u32 code = pg_u32(b + 4);
+
+		if (code == PG_SSL || code == PG_GSS)
+			h->flags = PG_ASKED_TLS;
+		else if (code >> 16 != PG_VERSION_3)
+			return STEP_BAD;
+		return pg_u32(b);
+	}
+	u64 query = not_zero(type ^ 'Q') ^ 1, parse = not_zero(type ^ 'P') ^ 1;
+	u64 ends = pg_in(PG_ENDS, type), belongs = ends | pg_in(PG_GROUP, type);
+
+	if (length < 4 || length >> 30 || !pg_in(PG_ASKS, type))
+		return STEP_BAD;
+	if ((query | parse) && n < 1 + length && n < 6 + SQL_TEXT)
+		return STEP_MORE;
+	if (!belongs)
+		return 1 + length;
+	if (!h->left)
+		h->left = h->began_ns;
+	/* the text, of a statement without a name */
+	u64 named = parse & not_zero(b[5]);
+	ONCE(h->found) = sql_method(sql_word(b + 5 + (parse ? 1 : 0)));
+	u64 method = ONCE(h->found);
+
+	if ((query | (parse & (named ^ 1))) && !h->method)
+		h->method = method;
+	if (!ends)
+		return 1 + length;
+	method = h->method ? h->method : SQL_OTHER;
+	ONCE(h->found) = talk_push(t, h->left, method & METHOD_BITS);
+	h->left = 0;
+	h->method = 0;
+	return ONCE(h->found) ? 1 + length : STEP_BAD;
+}
+
+/* Steps over rows (of results, of COPY in either direction), of which there may be thousands in a segment. */
+static __always_inline void pg_rows(struct __sk_buff *skb, struct half *h, u32 answers)
+{
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < PG_ROWS; i++) {
+		u8 b[8] = {};
+
+		asm volatile("" : "+r"(i));
+		if (h->next < h->pos || h->next + 5 > h->end || h->held)
+			break;
+		u32 off = h->next - h->pos;
+
+		if (bpf_skb_load_bytes(skb, h->at + off, b, 5))
+			break;
+		u64 length = pg_u32(b + 1);
+
+		if ((b[0] != 'd' && !(answers && b[0] == 'D')) || length < 4 || length >> 30)
+			break;
+		h->next += 1 + length;
+	}
+}
+
+static __always_inline u64 pg_reply(struct talk *t, struct half *h, const u64 *words, u32 n)
+{
+	const u8 *b = (const u8 *)words;
+	u64 type = b[0], length = pg_u32(b + 1), asked = talk_oldest(t);
+	struct half *asks = &t->half[ASKS];
+
+	if (asks->flags & PG_ASKED_TLS) {
+		asks->flags = 0;
+		if (type == 'S' || type == 'G') {
+			talk_plain(t);
+			return n;
+		}
+		return type == 'N' ? 1 : STEP_BAD;
+	}
+	u64 complete = not_zero(type ^ 'C') ^ 1, failed = not_zero(type ^ 'E') ^ 1,
+	    ready = not_zero(type ^ 'Z') ^ 1;
+
+	if (n < 5 || (complete && n < 1 + length && n < 5 + SQL_TEXT))
+		return STEP_MORE;
+	if (length < 4 || length >> 30 || !pg_in(PG_ANSWERS, type))
+		return STEP_BAD;
+	t->sure = 1;
+	u64 counts = complete | failed | (ready & (h->flags ^ PG_COMPLETED)) |
+		     (not_zero(type ^ 'I') ^ 1);
+	u64 method = SQL_OTHER;
+
+	if (complete)
+		method = sql_method(sql_word(b + 5));
+	else if (failed && !h->flags)
+		method = asked & METHOD_BITS;
+	else if (ready)
+		method = SQL_PREPARE;
+	ONCE(h->found) = method;
+	if (asked && counts) {
+		u64 began = asked & ~METHOD_BITS;
+
+		if (h->flags && h->left > began) /* the statement before this one */
+			began = h->left & ~METHOD_BITS;
+		h->status = failed ? SQL_ERROR : SQL_OK;
+		talk_answered(t, WEIR_PROTO_POSTGRESQL, began | ONCE(h->found), ONCE(h->status),
+			      h->now);
+		h->flags = PG_COMPLETED;
+		h->left = h->now;
+	}
+	if (asked && ready) {
+		t->first++;
+		h->flags = 0;
+	}
+	return 1 + length;
+}
+
+/* cgroup_skb, called by the program that a connection begins with and by itself: returns 1 (pass) on every path. */
+int postgres_messages(struct __sk_buff *skb)
+{
+	struct talk *t = talk_again(skb);
+
+	if (!t)
+		return 1;
+	u32 answers = talk_answers(t, packet_leaves(skb));
+	struct half *h = &t->half[answers & 1];
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < PG_STEPS; i++) {
+		asm volatile("" : "+r"(i), "+r"(t), "+r"(h));
+		if (t->sure)
+			pg_rows(skb, h, answers);
+		u64 b[TALK_WORDS] = {};
+		u32 n = half_wants(h) ? half_load(skb, h, b) : 0;
+
+		if (!n) {
+			half_leave(t, h);
+			return 1;
+		}
+		u64 taken = answers ? pg_reply(t, h, b, n) : pg_ask(t, h, b, n);
+
+		if (taken == STEP_BAD) {
+			talk_refuse(t, h, answers);
+			half_leave(t, h);
+			return 1;
+		}
+		half_advance(h, taken, b, n);
+	}
+	readers.call(skb, t->protocol);
+	half_lose(t, h);
+	half_leave(t, h);
+	return 1;
+}
+
+#endif
