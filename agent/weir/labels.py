@@ -47,12 +47,13 @@ DURATION_LABELS = ("protocol", "method", "outcome")
 REQUEST_LABEL_HELP = {
     "protocol": "`http` (1.0 and 1.1); `http2`; `grpc`; `dns` (over UDP); `redis`; `postgresql`; `mysql`;"
     " `tcp`: a protocol that Weir does not parse, where a request is a turn of the conversation",
-    "method": "as the protocol names it (of DNS the type, of databases the kind of statement), `_OTHER` for one"
-    " that is not among the usual ones; empty for `grpc` and `tcp`",
+    "method": "as the protocol names it (of DNS the type, of databases the kind of statement), `_OTHER` for"
+    " one that is not among the usual ones; empty for `grpc` and `tcp`",
     "status": "as the protocol writes it (`200`, `NXDOMAIN`, gRPC's code by name); empty where there was no"
     " answer, and for `tcp`",
-    "outcome": "`success`; `failure`: a status of 500 or more, a code that is the server's fault, an error of a"
-    " database, or no answer; `unknown` for `tcp`, and where a status was told by reference to what was before",
+    "outcome": "`success`; `failure`: a status of 500 or more, a code that is the server's fault, an error of"
+    " a database, or no answer; `unknown` for `tcp`, and where a status was told by reference to what was"
+    " before",
 }
 
 #: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set

@@ -214,8 +214,9 @@ def own_counts(place: Netns) -> Counts:
     return {(name, OK): n for name, n in found.items() if n}
 
 
+@pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("mode", ["simple", "extended", "prepared"])
-def test_pgbench(watch: Watch, place: Netns, server: None, mode: str) -> None:
+def test_pgbench(watch: Watch, place: Netns, mode: str) -> None:
     """Every statement of its transactions, by kind, in each of the protocol's ways."""
     psql(place, "select pg_stat_statements_reset()")
     watch.mark()
@@ -233,7 +234,8 @@ def test_pgbench(watch: Watch, place: Netns, server: None, mode: str) -> None:
     nothing_lost(watch, "reset_unmatched")
 
 
-def test_psql(watch: Watch, place: Netns, server: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("server")
+def test_psql(watch: Watch, place: Netns) -> None:
     """Errors, several statements in one query, COPY both ways, a result of many rows."""
     psql(place, "select pg_stat_statements_reset()", "create table weir (a int, b text)")
     watch.mark()

@@ -34,7 +34,7 @@ def _one(request: bytes, context: grpc.ServicerContext) -> bytes:
     return b"x" * 100
 
 
-def _late(request: bytes, context: grpc.ServicerContext) -> bytes:
+def _late(*_: object) -> bytes:
     time.sleep(0.5)
     return b"too late"
 
