@@ -3,6 +3,7 @@
 #ifndef WEIR_BEGIN_H
 #define WEIR_BEGIN_H
 
+#include "dns_tcp.h"
 #include "http2.h"
 #include "mysql.h"
 #include "postgres.h"
@@ -15,6 +16,8 @@ static __always_inline u32 protocol_of(const u64 *words, u32 n, u32 middle)
 		return WEIR_PROTO_HTTP2;
 	if (pg_begins(words, n, middle))
 		return WEIR_PROTO_POSTGRESQL;
+	if (dns_begins(words, n))
+		return WEIR_PROTO_DNS;
 	return mysql_begins(words, n, middle) ? WEIR_PROTO_MYSQL : 0;
 }
 

@@ -36,7 +36,7 @@ struct dns_key {
 	u8 raddr[16];
 	u16 rport;
 	u16 id;
-	u32 pad;
+	u32 nonce; /* TCP: of its connection */
 };
 
 struct dns_query {

@@ -229,7 +229,7 @@ int http2_ends(struct __sk_buff *skb)
 		u32 protocol = s->flags & H2_GRPC ? WEIR_PROTO_GRPC : WEIR_PROTO_HTTP2;
 		struct weir_requests *r = NULL;
 
-		if (lost || s->flags & H2_MAYBE || asked < c->lost_ns)
+		if (lost || s->flags & H2_MAYBE || asked <= (c->lost_ns | METHOD_BITS))
 			event(WEIR_EV_REQUEST_UNPARSED); /* nobody knows */
 		else
 			r = talk_row(t, protocol, asked & METHOD_BITS, 0, now);

@@ -12,6 +12,8 @@
 #define TCP_SYN 2
 #define TCP_RST 4
 
+#define SHUTDOWN_BOTH 3 /* SHUTDOWN_MASK of net/sock.h */
+
 /* How far a new conversation has come; what is not one yet, or not to be one, is let be. */
 enum talk_ready { TALK_NEW, TALK_BEGINNING, TALK_READY, TALK_SKIPPED };
 
@@ -62,6 +64,7 @@ static __always_inline u64 talk_begin(struct bpf_sock *sk, struct talk *t, struc
 	u32 answers = c->role == WEIR_SOURCE ? receives : sends;
 
 	t->role = c->role;
+	t->nonce = asks ^ answers;
 	t->half[ASKS].seen = t->half[ASKS].next = (1ULL << 32) | asks;
 	t->half[ANSWERS].seen = t->half[ANSWERS].next = (1ULL << 32) | answers;
 	t->half[ASKS].state = whole ? TALK_START : TALK_LOST;

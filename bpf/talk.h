@@ -72,6 +72,8 @@ struct talk {
 	u8 turn;      /* 1 + enum talk_half of the end that spoke last, 0: nobody yet */
 	u8 pipelines; /* it asked before it was answered */
 	u8 pad[2];
+	u32 nonce; /* of this connection among those whose state lay here: by their numbers */
+	u32 pad_again;
 };
 BPF_SK_STORAGE(talks, struct talk);
 

@@ -92,8 +92,10 @@ static __always_inline void talk_news(struct talk *t, struct half *h, struct seg
 	}
 	u32 waiting = g->answers ? talk_waiting(t) : 0;
 
-	/* another request was sent meanwhile; or this may be the one that is waited for */
-	if ((h->state == TALK_TURN && waiting) || (h->state == TALK_LOST && waiting == 1))
+	/* another request was sent meanwhile; or this may be the one that is waited for (DNS tells by its id) */
+	if ((h->state == TALK_TURN && waiting) ||
+	    (h->state == TALK_LOST &&
+	     (waiting == 1 || (g->answers && t->protocol == WEIR_PROTO_DNS))))
 		half_begin(h, pos < seen ? seen : pos);
 }
 
@@ -126,11 +128,18 @@ static __always_inline int talk_segment(struct __sk_buff *skb, struct bpf_sock *
 	return 0;
 }
 
-/* A RST of either end, or the answering end's FIN once all before it was seen: who waits gets no answer. */
-static __always_inline int talk_ends(struct talk *t, struct segment *g)
+/* A RST of either end, or the answering end's FIN once all before it was seen: who waits gets no answer. So it is if
+ * the asking end's own socket was closed, which reads nothing any more (tcp_close), not if it only says no more.
+ */
+static __always_inline int talk_ends(struct bpf_sock *sk, struct talk *t, struct segment *g)
 {
-	return g->flags & TCP_RST ||
-	       (g->flags & TCP_FIN && g->answers && g->seq + g->len == (u32)t->half[ANSWERS].seen);
+	if (g->flags & TCP_RST)
+		return 1;
+	if (!(g->flags & TCP_FIN))
+		return 0;
+	if (g->answers)
+		return g->seq + g->len == (u32)t->half[ANSWERS].seen;
+	return g->leaves && PROBE(plain_sock(sk), sk_shutdown) == SHUTDOWN_BOTH;
 }
 
 /* The conversation that the packet belongs to, if it matters to it. */
@@ -168,7 +177,7 @@ static __always_inline int talk_on(struct __sk_buff *skb, struct bpf_sock *sk, s
 {
 	int reads = g->len && talk_segment(skb, sk, t, g);
 
-	if (!talk_ends(t, g))
+	if (!talk_ends(sk, t, g))
 		return reads;
 	if (reads)
 		t->half[g->answers & 1].ends = 1; /* the answer may be in this segment */

@@ -45,7 +45,7 @@ LABEL_HELP = {
 REQUEST_LABELS = ("protocol", "method", "status", "outcome")
 DURATION_LABELS = ("protocol", "method", "outcome")
 REQUEST_LABEL_HELP = {
-    "protocol": "`http` (1.0 and 1.1); `http2`; `grpc`; `dns` (over UDP); `redis`; `postgresql`; `mysql`;"
+    "protocol": "`http` (1.0 and 1.1); `http2`; `grpc`; `dns`; `redis`; `postgresql`; `mysql`;"
     " `tcp`: a protocol that Weir does not parse, where a request is a turn of the conversation",
     "method": "as the protocol names it (of DNS the type, of databases the kind of statement), `_OTHER` for"
     " one that is not among the usual ones; empty for `grpc` and `tcp`",

@@ -288,8 +288,9 @@ def test_read_only_run() -> None:
 def test_load_tells_every_program() -> None:
     before = program_ids()
     told = check("--load", code=0)
+    protocols = ("http", "http2", "redis", "postgresql", "mysql", "dns")
     assert told["load"]["planes"] == dict.fromkeys(
-        ("nat", "discovery", "tcp", "udp", "retire", "requests", "http", "redis", "dns"), ""
+        ("nat", "discovery", "tcp", "udp", "retire", "requests", *protocols), ""
     )
     assert (told["load"]["refused"], told["load"]["error"]) == ({}, "")
     assert {"tcp_state", "udp_ingress", "slot_fold", "find_connections"} <= told["load"]["verified"].keys()

@@ -151,26 +151,31 @@ def test_never_answered(watch: Watch, place: Netns) -> None:
         assert counted(watch, place, port) == {("A", NOERROR): 1, ("A", -1): 7}
 
 
+def dnsperf(place: Netns, home: Path, *how: str) -> tuple[Counter[int], int]:
+    """dnsperf against port 5300: answers by response code as it counted them, and how many it asked for."""
+    lines = [f"{name} {kind}" for name in ("a.test", "b.test", "none.test") for kind in ("A", "AAAA", "TXT")]
+    (home / "queries").write_text("\n".join([*lines, "other.refused A"]) + "\n")
+    load = ["-s127.0.0.1", "-p5300", f"-d{home}/queries", "-n2003", "-c3", "-T1", *how]
+    said = place.run("dnsperf", *load)
+    codes = re.search(r"Response codes: (.*)", said)
+    assert codes is not None, said
+    names = {"NOERROR": NOERROR, "NXDOMAIN": NXDOMAIN, "REFUSED": REFUSED, "SERVFAIL": SERVFAIL}
+    return Counter({names[name]: int(n) for name, n in re.findall(r"(\w+) (\d+) \(", codes[1])}), 20_030
+
+
 def test_dnsmasq_under_load(watch: Watch, place: Netns, tmp_path: Path) -> None:
     """As many as dnsperf sent, by response code as it counted them."""
     needed("dnsmasq", "dnsperf")
-    lines = [f"{name} {kind}" for name in ("a.test", "b.test", "none.test") for kind in ("A", "AAAA", "TXT")]
-    (tmp_path / "queries").write_text("\n".join([*lines, "other.example A"]) + "\n")
     options = ["--keep-in-foreground", "--no-resolv", "--no-hosts", "--port=5300", "--local=/test/",
                "--conf-file", "--host-record=a.test,10.0.0.1,fd00::1", "--host-record=b.test,10.0.0.2",
                "--user=root", "--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file"]  # fmt: skip
     with running(place, 5300, "dnsmasq", *options):
-        load = ["-s127.0.0.1", "-p5300", f"-d{tmp_path}/queries", "-n2003", "-c3", "-T1"]
-        said = place.run("dnsperf", *load)
-    codes = re.search(r"Response codes: (.*)", said)
-    assert codes is not None, said
-    told = {name: int(n) for name, n in re.findall(r"(\w+) (\d+) \(", codes[1])}
+        told, sent = dnsperf(place, tmp_path)
     found: Counter[int] = Counter()
     for (_, code), n in counted(watch, place, 5300).items():
         found[code] += n
-    names = {NOERROR: "NOERROR", NXDOMAIN: "NXDOMAIN", REFUSED: "REFUSED"}
-    assert {names[code]: n for code, n in found.items()} == told
-    assert sum(found.values()) == 20_030
+    assert found == told
+    assert sum(found.values()) == sent
     assert counted(watch, place, 5300)["A", NXDOMAIN] == 2003
     nothing_lost(watch)
 

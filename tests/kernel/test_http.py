@@ -349,6 +349,28 @@ add rule inet weirt in tcp sport %d numgen random mod 100 < 2 drop
 add rule inet weirt in tcp dport %d numgen random mod 100 < 2 drop"""
 
 
+def test_a_client_that_gives_up(watch: Watch, place: Netns) -> None:
+    """It closes its socket: nobody waits any more, though the server would answer yet. One that only says no
+    more waits all the same.
+    """
+    script = """
+import socket
+server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen()
+for how in ["close"] * 5 + ["shutdown"] * 3:
+    client = socket.create_connection(server.getsockname()); there, _ = server.accept()
+    client.send(b"GET / HTTP/1.1\\r\\n\\r\\n"); there.recv(99)
+    client.close() if how == "close" else client.shutdown(socket.SHUT_WR)
+    there.recv(99)
+    there.send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    if how == "shutdown": client.recv(99)
+    there.close(); client.close()
+print(server.getsockname()[1])
+"""
+    port = int(place.run(sys.executable, "-c", script))
+    assert watch.requests(place, SOURCE, port) == http(GET_0=5, GET_200=3)
+    assert watch.requests(place, DESTINATION, port) == http(GET_200=8)
+
+
 def test_loss() -> None:
     """Segments that come again, late and out of order: right, or counted as not understood."""
     rng = random.Random(0)

@@ -316,6 +316,20 @@ def test_what_only_begins_like_it(watch: Watch, place: Netns, talks: Dialogues) 
     assert counted(watch, place, port) == {}
 
 
+def test_what_becomes_unreadable(place: Netns, talks: Dialogues) -> None:
+    """A request, and behind it in its segment what is no HTTP/2: nobody knows whether it was answered."""
+    port, head = talks.listen(), frame(HEADERS, END_STREAM | END_HEADERS, 1, bytes.fromhex(_C3[0]))
+    with asking(place, nat="off") as watch:
+        for _ in range(131):
+            number = talks.connect(port)
+            talks.say(number, [(CLIENT, PREFACE + head + frame(0, 0, 0, b"no stream has the number 0"))])
+            talks.close(number, (SERVER, CLIENT))
+        assert counted(watch, place, port) == {}
+        assert (
+            watch.drain().events["request_unparsed"] == 2 * 2 * 131
+        )  # the half, and the request, at either end
+
+
 def test_older_connections(place: Netns, talks: Dialogues) -> None:
     """Those that were there before Weir: right from the first segment that begins with a request's headers.
 

@@ -35,7 +35,7 @@ _HARMLESS = {
 #: These call each other, and nobody else is in their table.
 _CALLERS = (
     "talk_segments", "http_messages", "redis_messages", "http2_messages", "http2_results", "http2_ends",
-    "mysql_messages", "postgres_messages",
+    "mysql_messages", "postgres_messages", "dns_messages",
 )  # fmt: skip
 #: Programs whose result is a verdict: 1 lets a packet pass (NF_ACCEPT is 1, too).
 _VERDICTS = (bpf.CGROUP_SKB, bpf.CGROUP_SOCK, bpf.NETFILTER)
@@ -56,7 +56,7 @@ def watch(request: pytest.FixtureRequest, alone: Netns) -> Iterator[Watch]:
 def test_every_path_lets_the_packet_pass(watch: Watch) -> None:
     programs = {n: code for n, (kind, code) in watch.kernel.program_code().items() if kind in _VERDICTS}
     assert sorted({*programs} - {"nat_packet"}) == [
-        "http2_ends", "http2_messages", "http2_results", "http_messages", "mysql_messages",
+        "dns_messages", "http2_ends", "http2_messages", "http2_results", "http_messages", "mysql_messages",
         "postgres_messages", "redis_messages", "talk_segments", "udp_create", "udp_egress", "udp_ingress",
     ]  # fmt: skip
     for name, code in programs.items():

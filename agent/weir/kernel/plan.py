@@ -82,6 +82,7 @@ _REQUESTS = (
     Program("http2_ends", "reader", ("http2 end",), "http2"),
     Program("postgres_messages", "reader", ("postgresql",), "postgresql"),
     Program("mysql_messages", "reader", ("mysql",), "mysql"),
+    Program("dns_messages", "reader", ("dns",), "dns"),
     # after all readers: a connection that finds none is taken for one of a protocol that is not known
     Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
 )
@@ -111,7 +112,7 @@ def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[
     """All that stays loaded for a variant ("storage", "tracepoint", "kprobe")."""
     chosen = _VARIANTS[variant] + (_UDP if options.udp else ()) + _RETIRE
     chosen += _REQUESTS if options.requests else ()
-    chosen += _DNS if options.requests and options.udp else ()
+    chosen += _DNS if options.requests else ()
     return [p for p in chosen if iterators or p.hook != "iter"]
 
 
