@@ -216,7 +216,7 @@ int http2_ends(struct __sk_buff *skb)
 		return 1;
 	u64 now = bpf_ktime_get_ns();
 	u32 first = c->ended;
-	int lost = t->half[ASKS].state == TALK_LOST || t->half[ANSWERS].state == TALK_LOST;
+	int lost = half_lost(&t->half[ASKS]) || half_lost(&t->half[ANSWERS]);
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < H2_ENDS; i++) {

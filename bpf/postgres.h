@@ -11,8 +11,11 @@
 #include "half.h"
 #include "sql.h"
 
-#define PG_STEPS 8
+#define PG_STEPS 6
 #define PG_ROWS  32 /* rows that are stepped over in one step */
+
+#define PG_READY      6  /* bytes of ReadyForQuery */
+#define PG_TAIL_BYTES 40 /* with the longest tag before it */
 
 #define PG_VERSION_3 3
 #define PG_SSL       0x04d2162f
@@ -177,6 +180,46 @@ static __always_inline u64 pg_reply(struct talk *t, struct half *h, const u64 *w
 	return 1 + length;
 }
 
+/* Of an answer that could not be followed, for the only query that waits: whether the segment ends it, as one does by
+ * CommandComplete and ReadyForQuery. A failure is not known again.
+ */
+static __always_inline void pg_tail(struct __sk_buff *skb, struct talk *t, struct half *h)
+{
+	u64 words[PG_TAIL_BYTES / 8 + 1] = {}, found = 0;
+	const u8 *b = (const u8 *)words;
+	u32 off = h->end - h->pos - PG_TAIL_BYTES;
+
+	h->next = h->end;
+	if (h->end - h->pos < PG_TAIL_BYTES ||
+	    bpf_skb_load_bytes(skb, h->at + off, words, PG_TAIL_BYTES))
+		return;
+	const u8 *z = b + PG_TAIL_BYTES - PG_READY;
+
+	if (z[0] != 'Z' || pg_u32(z + 1) != 5)
+		return;
+#pragma unroll
+	for (u32 i = 0; i < 26; i++) { /* the shortest tag has three letters */
+		u64 length = PG_TAIL_BYTES - PG_READY - i - 1; /* if it begins here */
+		u64 fits = (not_zero(b[i] ^ 'C') ^ 1) & (not_zero(pg_u32(b + i + 1) ^ length) ^ 1);
+
+		found = found * (fits ^ 1) + (i + 5) * fits;
+	}
+	u64 asked = talk_oldest(t);
+
+	h->state = TALK_START;
+	t->first++;
+	asm volatile("" : "+r"(found));
+	if (!asked || !found || h->flags) {
+		event(WEIR_EV_REQUEST_UNPARSED);
+		h->flags = 0;
+		return;
+	}
+	found &= 31;
+	ONCE(h->found) = sql_method(sql_word(b + found));
+	talk_answered(t, WEIR_PROTO_POSTGRESQL, (asked & ~METHOD_BITS) | ONCE(h->found), SQL_OK,
+		      h->now);
+}
+
 /* cgroup_skb, called by the program that a connection begins with and by itself: returns 1 (pass) on every path. */
 int postgres_messages(struct __sk_buff *skb)
 {
@@ -187,6 +230,11 @@ int postgres_messages(struct __sk_buff *skb)
 	u32 answers = talk_answers(t, packet_leaves(skb));
 	struct half *h = &t->half[answers & 1];
 
+	if (h->state == TALK_TAIL) {
+		pg_tail(skb, t, h);
+		half_leave(t, h);
+		return 1;
+	}
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < PG_STEPS; i++) {
 		asm volatile("" : "+r"(i), "+r"(t), "+r"(h));

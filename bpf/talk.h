@@ -28,6 +28,7 @@ enum talk_state {
 	TALK_OPAQUE, /* no messages are to be found here (any more) */
 	TALK_TURN,   /* what else comes in this turn is not read */
 	TALK_START,  /* at the first byte of a message */
+	TALK_TAIL,   /* out of step, but for how an answer ends (PostgreSQL) */
 	TALK_STATES
 };
 
@@ -180,10 +181,16 @@ static __always_inline void talk_answered(struct talk *t, u32 protocol, u64 aske
 		request_add(r, now > began ? now - began : 0, now);
 }
 
+/* Whether something of it was not read, said already or not. */
+static __always_inline int half_lost(struct half *h)
+{
+	return h->state == TALK_LOST || h->state == TALK_TAIL || h->missed;
+}
+
 /* No answer comes any more. If the answers could not be followed, nobody knows whether there was one. */
 static __always_inline void talk_unanswered(struct talk *t, u64 now)
 {
-	int lost = t->half[ANSWERS].state == TALK_LOST;
+	int lost = half_lost(&t->half[ANSWERS]);
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < TALK_ASKED; i++) {

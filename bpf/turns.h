@@ -73,7 +73,7 @@ static __always_inline int half_gap(struct bpf_sock *sk, struct segment *g, stru
 /* New bytes in a half. Only its own direction changes a half that is read: both may be at work at once. */
 static __always_inline void talk_news(struct talk *t, struct half *h, struct segment *g, u64 pos)
 {
-	u64 seen = h->seen;
+	u64 seen = h->seen, begins = t->turn != 1 + g->answers;
 
 	h->seen = pos + g->len;
 	if (t->protocol == WEIR_PROTO_HTTP2) { /* has no turns */
@@ -83,7 +83,7 @@ static __always_inline void talk_news(struct talk *t, struct half *h, struct seg
 		}
 		return;
 	}
-	if (t->turn != 1 + g->answers) {
+	if (begins) {
 		t->turn = 1 + g->answers;
 		if (g->answers)
 			talk_replies(t, g);
@@ -97,6 +97,10 @@ static __always_inline void talk_news(struct talk *t, struct half *h, struct seg
 	    (h->state == TALK_LOST &&
 	     (waiting == 1 || (g->answers && t->protocol == WEIR_PROTO_DNS))))
 		half_begin(h, pos < seen ? seen : pos);
+	else
+		return;
+	if (t->protocol == WEIR_PROTO_POSTGRESQL && g->answers && !begins)
+		h->state = TALK_TAIL;
 }
 
 /* Whether the segment has messages to be read; the half is entered then. */

@@ -12,7 +12,9 @@ import pytest
 
 from tests.kernel.agents import own_instance, sweep_instances
 from tests.kernel.peers import native
+from tests.kernel.peers.dialogue import Dialogues
 from tests.kernel.peers.netns import Netns, Wire, cgroup_root, make_cgroup, make_netns, make_wire, sweep
+from tests.kernel.watch import Watch, asking
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,3 +56,36 @@ def cgroup() -> Iterator[Callable[..., Path]]:
         pytest.skip("no cgroup v2 is mounted")
     with ExitStack() as stack:
         yield lambda below="": stack.enter_context(make_cgroup(root, below))
+
+
+#: Of servers with a port of their own: clients do not get these by chance.
+_SERVERS = "3306,5300,5432,6379,8080,8081"
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Netns]:
+    """A namespace for a module's tests, in which requests are looked for."""
+    with make_netns() as made:
+        made.sysctl("net.ipv4.ip_local_reserved_ports", _SERVERS)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def watch(place: Netns) -> Iterator[Watch]:
+    """Weir, with requests, for :func:`place`."""
+    with asking(place) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def talks(place: Netns) -> Iterator[Dialogues]:
+    """Conversations in :func:`place`."""
+    with Dialogues(place) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _mark_requests(request: pytest.FixtureRequest) -> None:
+    """What was counted before a test is not its own."""
+    if {"place", "watch"} <= set(request.fixturenames):
+        request.getfixturevalue("watch").mark()

@@ -7,39 +7,20 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.agents import ASKING, Agent
-from tests.kernel.peers.netns import Netns, make_netns
+from tests.kernel.peers.netns import Netns
 from tests.kernel.test_http_servers import needed, running
-from tests.kernel.watch import Watch, asking, nothing_lost
+from tests.kernel.watch import Watch, nothing_lost
 from weir.kernel.layout import DESTINATION, SOURCE
 
 A, NS, PTR, TXT, AAAA, HTTPS, CAA = 1, 2, 12, 16, 28, 65, 257
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 #: What a row has as status.
 _ANSWERED = 1
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Netns]:
-    with make_netns() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _mark(request: pytest.FixtureRequest) -> None:
-    if "watch" in request.fixturenames:
-        request.getfixturevalue("watch").mark()
 
 
 _SCRIPT = """

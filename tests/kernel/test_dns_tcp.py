@@ -6,14 +6,13 @@ from __future__ import annotations
 import random
 import struct
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues, Line
 from tests.kernel.peers.http_text import cut
-from tests.kernel.peers.netns import Netns, make_netns
+from tests.kernel.peers.netns import Netns
 from tests.kernel.test_dns import (
     AAAA,
     CAA,
@@ -30,29 +29,6 @@ from tests.kernel.test_http_servers import needed, running
 from tests.kernel.watch import Watch, asking, nothing_lost
 
 AXFR = 252
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Netns]:
-    with make_netns() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def talks(place: Netns) -> Iterator[Dialogues]:
-    with Dialogues(place) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _mark(watch: Watch) -> None:
-    watch.mark()
 
 
 def message(number: int, flags: int, body: bytes) -> bytes:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +19,8 @@ import pytest
 
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues, Line
 from tests.kernel.peers.http_text import answer, cut, get
-from tests.kernel.peers.netns import Netns, make_netns
-from tests.kernel.watch import Watch, asking
+from tests.kernel.peers.netns import Netns
+from tests.kernel.watch import Watch
 from weir.kernel.layout import DESTINATION, SOURCE
 
 CORPUS = {path.stem: [(str(who), bytes.fromhex(text)) for who, text in json.loads(path.read_text())]
@@ -29,24 +28,6 @@ CORPUS = {path.stem: [(str(who), bytes.fromhex(text)) for who, text in json.load
 #: Conversations made of each; WEIR_FUZZ=100000 for a night.
 TIMES = int(os.environ.get("WEIR_FUZZ", "61"))
 _BYTES = (0, 1, 0x0A, 0x0D, 0x20, 0x7F, 0x80, 0xFE, 0xFF)
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Netns]:
-    with make_netns() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def talks(place: Netns) -> Iterator[Dialogues]:
-    with Dialogues(place) as made:
-        yield made
 
 
 def mutated(rng: random.Random, text: bytes, others: list[bytes]) -> bytes:

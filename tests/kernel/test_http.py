@@ -7,7 +7,6 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,29 +18,6 @@ from tests.kernel.watch import Watch, asking, nothing_lost
 from weir.kernel.layout import DESTINATION, SOURCE, duration_bounds
 
 Counts = dict[tuple[str, str, int], int]
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Netns]:
-    with make_netns() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def talks(place: Netns) -> Iterator[Dialogues]:
-    with Dialogues(place) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _mark(watch: Watch) -> None:
-    watch.mark()
 
 
 def counted(watch: Watch, place: Netns, port: int) -> Counts:

@@ -11,37 +11,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.peers import grpc_calls
-from tests.kernel.peers.netns import Netns, make_netns
+from tests.kernel.peers.netns import Netns
 from tests.kernel.peers.process import ROOT
 from tests.kernel.test_http_servers import NGINX, NGINX_CONF, by_hundreds, needed, running, served
-from tests.kernel.watch import Watch, asking, nothing_lost
+from tests.kernel.watch import Watch, nothing_lost
 
 PEERS = Path(__file__).parent / "peers"
 _REQUESTS = 40_009
 _PATHS = ("/", "/gone", "/none", "/down", "/moved", "/page.txt", "/sink")
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Netns]:
-    with make_netns() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _mark(watch: Watch) -> None:
-    watch.mark()
 
 
 @pytest.mark.parametrize("at_once", [1, 13])
@@ -77,7 +59,7 @@ def http2_counts(said: str) -> tuple[int, dict[tuple[str, str, int], int]]:
 def test_go(watch: Watch, place: Netns, tmp_path: Path) -> None:
     """Go's encoder puts into its table what it can; 13 at once on one connection."""
     needed("go")
-    env = {**os.environ, "GOFLAGS": "-mod=mod", "GO111MODULE": "off", "GOCACHE": str(tmp_path / "cache")}
+    env = {**os.environ, "GOFLAGS": "-mod=mod", "GO111MODULE": "off", "GOCACHE": "/var/cache/weir/go-build"}
     built = subprocess.run(["go", "build", "-o", str(tmp_path / "peer"), str(PEERS / "http2_go/main.go")],
                            env=env, capture_output=True, text=True, check=False)  # fmt: skip
     if "undefined: http.Protocols" in built.stderr:

@@ -20,9 +20,9 @@ import pytest
 
 from tests.kernel.agents import until
 from tests.kernel.peers import slow_http
-from tests.kernel.peers.netns import Netns, make_netns
+from tests.kernel.peers.netns import Netns
 from tests.kernel.peers.process import ROOT
-from tests.kernel.watch import Watch, asking, nothing_lost
+from tests.kernel.watch import Watch, nothing_lost
 from weir.kernel.layout import DESTINATION, SOURCE
 from weir.views.requests import durations_of, percentile
 
@@ -90,12 +90,6 @@ def running(place: Netns, port: int, *command: str) -> Iterator[subprocess.Popen
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Netns]:
-    with make_netns() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("nginx")
     (made / "html").mkdir()
@@ -112,18 +106,6 @@ def nginx(place: Netns, home: Path) -> Iterator[Path]:
     needed("nginx", "h2load")
     with running(place, NGINX, "nginx", "-c", str(home / "nginx.conf"), "-e", str(home / "error.log")):
         yield home / "access.log"
-
-
-@pytest.fixture(scope="module")
-def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _mark(request: pytest.FixtureRequest) -> None:
-    if "watch" in request.fixturenames:
-        request.getfixturevalue("watch").mark()
 
 
 def logged(log: Path) -> Counter[tuple[str, str, int]]:

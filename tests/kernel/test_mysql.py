@@ -15,8 +15,7 @@ from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues, Line
 from tests.kernel.peers.netns import Netns, make_netns
 from tests.kernel.test_http_servers import needed, running
 from tests.kernel.watch import Watch, asking, nothing_lost
-from weir.flows.protocols import words
-from weir.kernel.layout import DESTINATION, PROTOCOLS, SOURCE
+from weir.kernel.layout import DESTINATION, SOURCE
 
 OK, ERROR = 1, 2
 PORT = 3306
@@ -24,45 +23,9 @@ Counts = dict[tuple[str, int], int]
 QUERY, PING, PREPARE, EXECUTE, LONG_DATA, CLOSE = 3, 14, 22, 23, 24, 25
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[Netns]:
-    with make_netns() as made:
-        made.sysctl("net.ipv4.ip_local_reserved_ports", str(PORT))
-        yield made
-
-
-@pytest.fixture(scope="module")
-def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def talks(place: Netns) -> Iterator[Dialogues]:
-    with Dialogues(place) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _mark(watch: Watch) -> None:
-    watch.mark()
-
-
 def counted(watch: Watch, place: Netns, port: int) -> Counts:
     """Kinds of commands and statuses (0: no answer) as both ends counted them."""
-    ends = []
-    for role in (SOURCE, DESTINATION):
-        found: Counts = {}
-        for row in watch.request_rows(place, role, port):
-            key = [int(row["key"][n]) for n in ("protocol", "method", "status")]
-            n = int(row["untimed"]) + int(row["duration"].sum())
-            if n:
-                assert PROTOCOLS[key[0]] == "mysql"
-                what = words(*key)[1], key[2]
-                found[what] = found.get(what, 0) + n
-        ends.append(found)
-    assert ends[0] == ends[1]
-    return ends[0]
+    return watch.statements(place, port, "mysql")
 
 
 def packets(*bodies: bytes, first: int = 0) -> bytes:

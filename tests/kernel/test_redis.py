@@ -5,16 +5,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
-from tests.kernel.peers.netns import Netns, make_netns
+from tests.kernel.peers.netns import Netns
 from tests.kernel.test_http_servers import needed, running
 from tests.kernel.watch import Watch, asking, nothing_lost
-from weir.flows.protocols import words
 from weir.kernel import bpf
 from weir.kernel.layout import DESTINATION, PROTOCOLS, REDIS_METHODS, SOURCE
 
@@ -23,45 +19,9 @@ PORT = 6379
 Counts = dict[tuple[str, int], int]
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[Netns]:
-    with make_netns() as made:
-        made.sysctl("net.ipv4.ip_local_reserved_ports", str(PORT))
-        yield made
-
-
-@pytest.fixture(scope="module")
-def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def talks(place: Netns) -> Iterator[Dialogues]:
-    with Dialogues(place) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _mark(watch: Watch) -> None:
-    watch.mark()
-
-
 def counted(watch: Watch, place: Netns, port: int) -> Counts:
     """Commands and statuses (0: no answer) as both ends counted them."""
-    ends = []
-    for role in (SOURCE, DESTINATION):
-        found: Counts = {}
-        for row in watch.request_rows(place, role, port):
-            key = [int(row["key"][n]) for n in ("protocol", "method", "status")]
-            assert PROTOCOLS[key[0]] == "redis"
-            n = int(row["untimed"]) + int(row["duration"].sum())
-            if n:
-                what = words(*key)[1], key[2]
-                found[what] = found.get(what, 0) + n
-        ends.append(found)
-    assert ends[0] == ends[1]
-    return ends[0]
+    return watch.statements(place, port, "redis")
 
 
 def command(*parts: str | bytes) -> bytes:

@@ -147,6 +147,16 @@ class Watch:
         found: Array = rows[chosen]
         return found
 
+    def statements(self, netns: Netns, port: int, protocol: str) -> dict[tuple[str, int], int]:
+        """Requests of one protocol by method and status (0: no answer), which both ends must have counted."""
+        ends = []
+        for role in (SOURCE, DESTINATION):
+            found = self.requests(netns, role, port)
+            assert {name for name, _, _ in found} <= {protocol}
+            ends.append({(method, status): n for (_, method, status), n in found.items()})
+        assert ends[0] == ends[1], ends
+        return ends[0]
+
     def until(self, holds: Callable[[], bool], seconds: float = 5.0) -> None:
         """Wait for what the kernel does a moment later (a last ACK, a delayed close)."""
         end = time.monotonic() + seconds
