@@ -99,7 +99,7 @@ static __always_inline void h2_ended(struct h2_half *w, struct h2_stream *s, u64
 	else if (unknown && flags & H2_TRAILERS)
 		h2_ends_as(w, WEIR_PROTO_GRPC, GRPC_NOT_KNOWN, w->began_ns);
 	else if (status)
-		h2_ends_as(w, WEIR_PROTO_HTTP2, status, s->head_ns);
+		h2_ends_as(w, WEIR_PROTO_HTTP2, status, w->began_ns);
 }
 
 /* A header block of an answer is whole. */
@@ -110,12 +110,10 @@ static __always_inline void h2_answered(struct h2_half *w, struct h2_stream *s)
 
 	if (within(status, 100, 199))
 		return;
-	if (status) {
+	if (status)
 		s->status = status;
-		s->head_ns = w->began_ns;
-	} else {
+	else
 		s->flags |= H2_TRAILERS;
-	}
 	if (status && !(s->flags & (H2_GRPC | H2_MAYBE)))
 		h2_ends_as(w, WEIR_PROTO_HTTP2, status, w->began_ns);
 	else if (grpc)
@@ -130,7 +128,7 @@ static __always_inline void h2_reset(struct h2_half *w, struct h2_stream *s)
 	if (s->flags & H2_GRPC)
 		h2_ends_as(w, WEIR_PROTO_GRPC, grpc_of_reset(w->code), w->began_ns);
 	else if (s->status)
-		h2_ends_as(w, WEIR_PROTO_HTTP2, s->status, s->head_ns);
+		h2_ends_as(w, WEIR_PROTO_HTTP2, s->status, w->began_ns);
 	else
 		h2_ends_as(w, WEIR_PROTO_HTTP2, 0, 0);
 }

@@ -21,10 +21,9 @@ enum h2_flags {
 	H2_TRAILERS = 4,
 };
 
-/* A request that waits. */
+/* A request that waits. All of a connection must fit into 8 kB: what Linux 7.x allocates for a socket's storage. */
 struct h2_stream {
 	u64 asked; /* when, its lowest bits the enum weir_method; 0: nobody waits here */
-	u64 head_ns;
 	u32 id;
 	u16 status;
 	u8 flags;
@@ -84,6 +83,7 @@ struct h2 {
 	struct h2_half half[2];
 	struct h2_stream streams[H2_SETS * H2_WAYS];
 };
+_Static_assert(sizeof(struct h2) < 8000, "bpf_sk_storage_get on Linux 7.x");
 BPF_SK_STORAGE(h2s, struct h2);
 
 /* The stream's place, or one that is free; NULL if there is none. */
