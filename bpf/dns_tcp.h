@@ -129,16 +129,10 @@ int dns_messages(struct __sk_buff *skb)
 			    : h->state == DNS_NAMES ? dns_name(h, b, n)
 						    : dns_asks(t, h, (u8 *)b, n);
 
-		if (taken == STEP_BAD) {
-			talk_refuse(t, h, answers);
-			half_leave(t, h);
+		if (!half_took(t, h, answers, taken, b, n))
 			return 1;
-		}
-		half_advance(h, taken, b, n);
 	}
-	readers.call(skb, t->protocol);
-	half_lose(t, h);
-	half_leave(t, h);
+	half_again(skb, t, h);
 	return 1;
 }
 

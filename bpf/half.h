@@ -111,4 +111,45 @@ static __always_inline void half_advance(struct half *h, u64 taken, const u64 *b
 	h->held = 0;
 }
 
+/* What was read is no message. */
+static __always_inline void talk_refuse(struct talk *t, struct half *h, u32 answers)
+{
+	u64 oldest = talk_oldest(t);
+
+	if (t->sure) {
+		half_lose(t, h);
+	} else if (answers) { /* it only looked like a request */
+		talk_unknown(t, 0);
+		if (oldest)
+			talk_answered(t, WEIR_PROTO_TCP, oldest & ~METHOD_BITS, 0, h->began_ns);
+	} else if (--t->tries) { /* in the middle of something, it may be */
+		talk_push(t, h->began_ns, WEIR_METHOD_NONE);
+		h->state = TALK_LOST;
+		h->held = 0;
+	} else {
+		talk_unknown(t, h->began_ns);
+	}
+}
+
+/* After a step: whether there may be another one. */
+static __always_inline int half_took(struct talk *t, struct half *h, u32 answers, u64 taken,
+				     const u64 *b, u32 n)
+{
+	if (taken == STEP_BAD) {
+		talk_refuse(t, h, answers);
+		half_leave(t, h);
+		return 0;
+	}
+	half_advance(h, taken, b, n);
+	return 1;
+}
+
+/* After as many steps as a program has: once more, or what is left is more than a program may follow itself. */
+static __always_inline void half_again(struct __sk_buff *skb, struct talk *t, struct half *h)
+{
+	readers.call(skb, t->protocol);
+	half_lose(t, h);
+	half_leave(t, h);
+}
+
 #endif

@@ -9,6 +9,7 @@
 #define WEIR_POSTGRES_H
 
 #include "half.h"
+#include "postgres_types.h"
 #include "sql.h"
 
 #define PG_STEPS 6
@@ -44,24 +45,6 @@ static __always_inline int pg_begins(const u64 *words, u32 n, u32 middle)
 		return 1;
 	return middle && (b[0] == 'Q' || b[0] == 'P' || b[0] == 'B') && !b[1] && !b[2] &&
 	       pg_u32(b + 1) > 4;
-}
-
-/* Sets of message types, by a letter's lowest six bits ('3' and 's' are one, both are a server's). */
-#define PG_BIT(c) (1ULL << ((c)&63))
-#define PG_GROUP  (PG_BIT('P') | PG_BIT('B') | PG_BIT('E') | PG_BIT('D') | PG_BIT('C'))
-#define PG_ENDS   (PG_BIT('Q') | PG_BIT('S') | PG_BIT('F'))
-#define PG_ASKS                                                                       \
-	(PG_GROUP | PG_ENDS | PG_BIT('H') | PG_BIT('p') | PG_BIT('X') | PG_BIT('d') | \
-	 PG_BIT('c') | PG_BIT('f'))
-#define PG_ANSWERS                                                                           \
-	(PG_BIT('D') | PG_BIT('T') | PG_BIT('1') | PG_BIT('2') | PG_BIT('3') | PG_BIT('S') | \
-	 PG_BIT('N') | PG_BIT('A') | PG_BIT('K') | PG_BIT('R') | PG_BIT('n') | PG_BIT('t') | \
-	 PG_BIT('s') | PG_BIT('G') | PG_BIT('H') | PG_BIT('W') | PG_BIT('d') | PG_BIT('c') | \
-	 PG_BIT('V') | PG_BIT('I') | PG_BIT('v') | PG_BIT('C') | PG_BIT('E') | PG_BIT('Z'))
-
-static __always_inline u64 pg_in(u64 set, u64 type)
-{
-	return set >> (type & 63) & 1;
 }
 
 static __always_inline u64 pg_ask(struct talk *t, struct half *h, const u64 *words, u32 n)
@@ -249,16 +232,10 @@ int postgres_messages(struct __sk_buff *skb)
 		}
 		u64 taken = answers ? pg_reply(t, h, b, n) : pg_ask(t, h, b, n);
 
-		if (taken == STEP_BAD) {
-			talk_refuse(t, h, answers);
-			half_leave(t, h);
+		if (!half_took(t, h, answers, taken, b, n))
 			return 1;
-		}
-		half_advance(h, taken, b, n);
 	}
-	readers.call(skb, t->protocol);
-	half_lose(t, h);
-	half_leave(t, h);
+	half_again(skb, t, h);
 	return 1;
 }
 

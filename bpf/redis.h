@@ -190,16 +190,10 @@ int redis_messages(struct __sk_buff *skb)
 		}
 		u64 taken = redis_step(t, h, answers, b, n);
 
-		if (taken == STEP_BAD) {
-			talk_refuse(t, h, answers);
-			half_leave(t, h);
+		if (!half_took(t, h, answers, taken, b, n))
 			return 1;
-		}
-		half_advance(h, taken, b, n);
 	}
-	readers.call(skb, t->protocol);
-	half_lose(t, h);
-	half_leave(t, h);
+	half_again(skb, t, h);
 	return 1;
 }
 

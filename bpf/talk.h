@@ -232,24 +232,4 @@ static __always_inline void talk_unknown(struct talk *t, u64 began_ns)
 		talk_push(t, began_ns, WEIR_METHOD_NONE);
 }
 
-/* What was read is no message. */
-static __always_inline void talk_refuse(struct talk *t, struct half *h, u32 answers)
-{
-	u64 oldest = talk_oldest(t);
-
-	if (t->sure) {
-		half_lose(t, h);
-	} else if (answers) { /* it only looked like a request */
-		talk_unknown(t, 0);
-		if (oldest)
-			talk_answered(t, WEIR_PROTO_TCP, oldest & ~METHOD_BITS, 0, h->began_ns);
-	} else if (--t->tries) { /* in the middle of something, it may be */
-		talk_push(t, h->began_ns, WEIR_METHOD_NONE);
-		h->state = TALK_LOST;
-		h->held = 0;
-	} else {
-		talk_unknown(t, h->began_ns);
-	}
-}
-
 #endif

@@ -201,9 +201,10 @@ int talk_segments(struct __sk_buff *skb)
 
 	if (t && sk && talk_on(skb, sk, t, &g)) {
 		readers.call(skb, t->protocol);
-		half_leave(
-			t,
-			&t->half[g.answers & 1]); /* there is no such program: its plane is down */
+		/* there is no such program: its plane is down */
+		if (t->protocol)
+			talk_unknown(t, 0);
+		half_leave(t, &t->half[g.answers & 1]);
 	}
 	return 1;
 }

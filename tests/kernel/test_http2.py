@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections import Counter
 
 import pytest
@@ -15,7 +16,8 @@ from tests.kernel.peers.http_text import cut
 from tests.kernel.peers.netns import Netns, make_netns
 from tests.kernel.test_http import LOSS, counted
 from tests.kernel.watch import Watch, asking, nothing_lost
-from weir.kernel.layout import DESTINATION, SOURCE
+from weir.kernel import bpf
+from weir.kernel.layout import DESTINATION, PROTOCOLS, SOURCE
 
 Counts = dict[tuple[str, str, int], int]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
@@ -290,6 +292,19 @@ def test_what_only_begins_like_it(watch: Watch, place: Netns, talks: Dialogues) 
     talks.once(port, [(SERVER, frame(4, 0, 0, b"")), (CLIENT, b"GET / HTTP/1.1\r\n\r\n")])
     talks.once(port, [(CLIENT, PREFACE + b"\xff" * 500), (SERVER, b"\xff" * 500)])
     assert counted(watch, place, port) == {}
+
+
+@pytest.mark.parametrize("greets", [False, True])
+def test_without_its_program(place: Netns, talks: Dialogues, greets: bool) -> None:
+    """Where the kernel refuses it, turns are counted, whoever speaks first."""
+    port, spoken = talks.listen(), Spoken(greets)
+    begun = spoken.lines()
+    with asking(place, nat="off") as watch:
+        bpf.map_delete(watch.kernel.maps.fd("readers"), struct.pack("<I", PROTOCOLS.index("http2")))
+        turns = [(CLIENT, b"\0\0\4\x08"), (SERVER, b"\0\0\4\x08")] * 7
+        talks.once(port, [*begun, *turns])
+        assert watch.requests(place, SOURCE, port)["tcp", "", 0] >= 7
+        assert watch.requests(place, DESTINATION, port)["tcp", "", 0] >= 7
 
 
 def test_what_becomes_unreadable(place: Netns, talks: Dialogues) -> None:
