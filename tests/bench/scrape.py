@@ -39,7 +39,7 @@ class Page:
     packed: float
     size: int
     packed_size: int
-    library: float
+    by_client: float
     step: float
     step_during: float
 
@@ -113,10 +113,10 @@ def _page(bench: Bench, wanted: int) -> Page:
                 during = _steps(aggregator, drain, health, 2)
     registry = CollectorRegistry()
     registry.register(PairCollector(snapshot))
-    library = timeit.repeat(lambda: generate_latest(registry), number=1, repeat=bench.size(3, 1))
+    by_client = timeit.repeat(lambda: generate_latest(registry), number=1, repeat=bench.size(3, 1))
     plain, gzip = (statistics.median(s for s, _ in found) for found in (later, packed))
     sizes, mine = (first[1], packed[0][1]), snapshot.agent.series
-    return Page(mine, first[0], plain, gzip, *sizes, statistics.median(library), quiet, during)
+    return Page(mine, first[0], plain, gzip, *sizes, statistics.median(by_client), quiet, during)
 
 
 _TEXT = """
@@ -131,7 +131,7 @@ def _cells(p: Page) -> tuple[str, ...]:
     times = (f"{seconds:.3f} s" for seconds in (p.first, p.plain, p.packed))
     sizes = f"{p.size / 1e6:.1f} MB", f"{p.packed_size / 1e6:.2f} MB"
     steps = f"{p.step * 1e3:.0f} ms", f"{p.step_during * 1e3:.0f} ms"
-    return f"{p.series:,}", *times, *sizes, f"{p.library:.2f} s", *steps
+    return f"{p.series:,}", *times, *sizes, f"{p.by_client:.2f} s", *steps
 
 
 def measure(bench: Bench) -> Section:
