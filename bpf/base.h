@@ -90,6 +90,11 @@ static __always_inline u64 not_zero(u64 v)
 	return minus;
 }
 
+static __always_inline u64 equals(u64 a, u64 b)
+{
+	return not_zero(a ^ b) ^ 1;
+}
+
 static __always_inline u64 within(s64 v, s64 low, s64 high)
 {
 	return at_least(v, low) & at_least(high, v);

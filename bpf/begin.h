@@ -22,12 +22,12 @@ static __always_inline u32 protocol_of(const u64 *words, u32 n, u32 middle)
 }
 
 /* By the first bytes of a server that speaks first: settings of HTTP/2 (RFC 9113 3.4), MySQL's greeting. */
-static __always_inline u32 protocol_of_server(struct __sk_buff *skb, u32 at, u32 len)
+static __always_inline u32 protocol_of_server(carrier *ctx, u64 at, u32 len)
 {
 	u64 words[2] = {};
 	const u8 *b = (const u8 *)words;
 
-	if (len < H2_HEAD || bpf_skb_load_bytes(skb, at, words, H2_HEAD))
+	if (len < H2_HEAD || carry(ctx, at, words, H2_HEAD))
 		return 0;
 	if (b[3] == H2_SETTINGS && !b[4] && h2_control(b))
 		return WEIR_PROTO_HTTP2;

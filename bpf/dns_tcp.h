@@ -105,35 +105,36 @@ static __always_inline u64 dns_asks(struct talk *t, struct half *h, const u8 *b,
 	return h->left;
 }
 
-/* cgroup_skb, called by the program that a connection begins with and by itself: returns 1 (pass) on every path. */
-int dns_messages(struct __sk_buff *skb)
+/* Called by the program that a connection begins with and by itself: returns DONE on every path. */
+int dns_messages(carrier *ctx)
 {
-	struct talk *t = talk_again(skb);
+	holder *held = holder_of(ctx);
+	struct talk *t = held ? talk_held(held) : NULL;
 
 	if (!t)
-		return 1;
-	u32 answers = talk_answers(t, packet_leaves(skb));
+		return DONE;
+	u32 answers = talk_reads(ctx, held, t);
 	struct half *h = &t->half[answers & 1];
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < DNS_STEPS; i++) {
 		asm volatile("" : "+r"(i), "+r"(t), "+r"(h));
 		u64 b[TALK_WORDS] = {};
-		u32 n = half_wants(h) ? half_load(skb, h, b) : 0;
+		u32 n = half_wants(h) ? half_load(ctx, h, b) : 0;
 
 		if (!n) {
 			half_leave(t, h);
-			return 1;
+			return DONE;
 		}
 		u64 taken = h->state == TALK_START  ? dns_message(t, h, answers, (u8 *)b, n)
 			    : h->state == DNS_NAMES ? dns_name(h, b, n)
 						    : dns_asks(t, h, (u8 *)b, n);
 
 		if (!half_took(t, h, answers, taken, b, n))
-			return 1;
+			return DONE;
 	}
-	half_again(skb, t, h);
-	return 1;
+	half_again(ctx, t, h);
+	return DONE;
 }
 
 #endif

@@ -3,7 +3,7 @@
 #ifndef WEIR_HALF_H
 #define WEIR_HALF_H
 
-#include "talk.h"
+#include "carrier.h"
 
 /* Index of the first line feed; NO_LINE if there is none. Bytes that are not there are zero. */
 static __always_inline u32 line_end(struct half *h, const u64 *b, u32 words)
@@ -54,14 +54,6 @@ static __always_inline void half_leave(struct talk *t, struct half *h)
 	half_release(h);
 }
 
-/* The conversation of the packet's socket, in a program that was called for it. */
-static __always_inline struct talk *talk_again(struct __sk_buff *skb)
-{
-	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
-
-	return sk ? talks.sk_storage_get(sk, 0, 0) : NULL;
-}
-
 /* Whether the segment at hand has what is to be read next. */
 static __always_inline int half_wants(struct half *h)
 {
@@ -69,7 +61,7 @@ static __always_inline int half_wants(struct half *h)
 }
 
 /* The next bytes to be read, behind those that were held; how many in all, 0 for none. */
-static __always_inline u32 half_load(struct __sk_buff *skb, struct half *h, u64 *b)
+static __always_inline u32 half_load(carrier *ctx, struct half *h, u64 *b)
 {
 	u64 last = h->end - h->next - 1,
 	    held = h->held; /* there is at least one byte (half_wants) */
@@ -90,7 +82,7 @@ static __always_inline u32 half_load(struct __sk_buff *skb, struct half *h, u64 
 	} else if (h->state == TALK_START) {
 		h->began_ns = h->now;
 	}
-	if (bpf_skb_load_bytes(skb, h->at + off, (u8 *)b + held, take))
+	if (carry(ctx, h->at + off, (u8 *)b + held, take))
 		return 0;
 	ONCE(h->found) = held + take;
 	return ONCE(h->found);
@@ -145,9 +137,9 @@ static __always_inline int half_took(struct talk *t, struct half *h, u32 answers
 }
 
 /* After as many steps as a program has: once more, or what is left is more than a program may follow itself. */
-static __always_inline void half_again(struct __sk_buff *skb, struct talk *t, struct half *h)
+static __always_inline void half_again(carrier *ctx, struct talk *t, struct half *h)
 {
-	readers.call(skb, t->protocol);
+	readers.call(ctx, t->protocol);
 	half_lose(t, h);
 	half_leave(t, h);
 }

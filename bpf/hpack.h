@@ -33,11 +33,6 @@ struct hpack {
 		[HPACK_NAMES]; /* of the header block that is being read: the value of each name, 0: not there */
 };
 
-static __always_inline u64 equals(u64 a, u64 b)
-{
-	return not_zero(a ^ b) ^ 1;
-}
-
 /* 200, 204, 206, 304, 400, 404, 500: entries 8 to 14 */
 #define HPACK_STATUSES                                                                      \
 	(200ULL | 204ULL << 9 | 206ULL << 18 | 304ULL << 27 | 400ULL << 36 | 404ULL << 45 | \

@@ -194,8 +194,7 @@ static __always_inline u64 http_step(struct talk *t, struct half *h, u32 answers
 }
 
 /* Reads messages as far as this segment has them; whether that needs another run. */
-static __always_inline int http_read(struct __sk_buff *skb, struct talk *t, struct half *h,
-				     u32 answers)
+static __always_inline int http_read(carrier *ctx, struct talk *t, struct half *h, u32 answers)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < TALK_STEPS; i++) {
@@ -204,7 +203,7 @@ static __always_inline int http_read(struct __sk_buff *skb, struct talk *t, stru
 
 		if (!half_wants(h))
 			return 0;
-		u32 n = half_load(skb, h, b);
+		u32 n = half_load(ctx, h, b);
 
 		if (!n)
 			return 0;
@@ -224,25 +223,26 @@ static __always_inline int http_read(struct __sk_buff *skb, struct talk *t, stru
 	return 1;
 }
 
-/* cgroup_skb, called by talk_segments and by itself: returns 1 (pass) on every path. */
-int http_messages(struct __sk_buff *skb)
+/* Called by talk_segments and by itself: returns DONE on every path. */
+int http_messages(carrier *ctx)
 {
-	struct talk *t = talk_again(skb);
+	holder *held = holder_of(ctx);
+	struct talk *t = held ? talk_held(held) : NULL;
 
 	if (!t)
-		return 1;
-	u32 answers = talk_answers(t, packet_leaves(skb));
+		return DONE;
+	u32 answers = talk_reads(ctx, held, t);
 	struct half *h = &t->half[answers & 1];
 
-	if (http_read(skb, t, h, answers)) {
-		readers.call(skb, t->protocol);
+	if (http_read(ctx, t, h, answers)) {
+		readers.call(ctx, t->protocol);
 		if (t->protocol > WEIR_PROTO_HTTP) /* it has no program here */
 			talk_unknown(t, h->began_ns);
 		else
 			half_lose(t, h); /* more than a program may follow itself */
 	}
 	half_leave(t, h);
-	return 1;
+	return DONE;
 }
 
 #endif

@@ -12,14 +12,12 @@
 #include "http2_ends.h"
 #include "http2_frames.h"
 
-#define H2_STEPS 36 /* in one run; one is a frame's head, a field, or a string */
-
 #define H2_ENDS 64 /* streams that are ended in one run */
 
 enum h2_outcome { H2_ALL, H2_MORE, H2_LOST };
 
 /* Have at least H2_LOOK bytes at hand, or all that the segment has; how many. */
-static __always_inline u32 h2_fill(struct __sk_buff *skb, struct half *h, struct h2_half *w)
+static __always_inline u32 h2_fill(carrier *ctx, struct half *h, struct h2_half *w)
 {
 	u32 at = w->at, n = w->n;
 
@@ -51,7 +49,7 @@ static __always_inline u32 h2_fill(struct __sk_buff *skb, struct half *h, struct
 	asm volatile("" : "+r"(last), "+r"(rest));
 	u64 take = last + 1;
 
-	if (bpf_skb_load_bytes(skb, h->at + off, w->window + rest, take))
+	if (carry(ctx, h->at + off, w->window + rest, take))
 		return 0;
 	h->next += take;
 	w->n = rest + take;
@@ -88,7 +86,7 @@ static __always_inline void h2_count(struct talk *t, struct h2_half *w, u64 now)
 }
 
 /* Reads as far as this segment goes. */
-static __always_inline enum h2_outcome h2_read(struct __sk_buff *skb, struct h2 *c, struct half *h,
+static __always_inline enum h2_outcome h2_read(carrier *ctx, struct h2 *c, struct half *h,
 					       u32 answers)
 {
 	struct h2_half *w = &c->half[answers & 1];
@@ -105,12 +103,12 @@ static __always_inline enum h2_outcome h2_read(struct __sk_buff *skb, struct h2 
 		h->held = 0;
 	}
 	if (h->state == TALK_START)
-		return h2_start(c, h, w, h2_fill(skb, h, w), answers) ? H2_MORE : H2_ALL;
+		return h2_start(c, h, w, h2_fill(ctx, h, w), answers) ? H2_MORE : H2_ALL;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < H2_STEPS; i++) {
 		/* so that clang does not compute all members' addresses before the loop, and keep them */
 		asm volatile("" : "+r"(i), "+r"(w), "+r"(c), "+r"(h));
-		ONCE(w->found) = h2_fill(skb, h, w);
+		ONCE(w->found) = h2_fill(ctx, h, w);
 		u32 avail = ONCE(w->found);
 
 		if (!avail)
@@ -138,8 +136,8 @@ static __always_inline enum h2_outcome h2_read(struct __sk_buff *skb, struct h2 
 }
 
 /* Nothing more is to be read of this segment, or cannot be. */
-static __always_inline void h2_leave(struct __sk_buff *skb, struct talk *t, struct h2 *c,
-				     struct half *h, struct h2_half *w)
+static __always_inline void h2_leave(carrier *ctx, struct talk *t, struct h2 *c, struct half *h,
+				     struct h2_half *w)
 {
 	u32 ends = h->ends;
 
@@ -151,72 +149,72 @@ static __always_inline void h2_leave(struct __sk_buff *skb, struct talk *t, stru
 	h->ends = 0;
 	half_release(h);
 	if (ends)
-		readers.call(skb, WEIR_READER_H2_END);
+		readers.call(ctx, WEIR_READER_H2_END);
 }
 
-/* cgroup_skb, called by the program that a connection begins with, and by those that follow it: returns 1 (pass) on
- * every path.
+/* Called by the program that a connection begins with, and by those that follow it: returns DONE on every
+ * path.
  */
-int http2_messages(struct __sk_buff *skb)
+int http2_messages(carrier *ctx)
 {
-	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
-	struct talk *t = sk ? talks.sk_storage_get(sk, 0, 0) : NULL;
+	holder *held = holder_of(ctx);
+	struct talk *t = held ? talk_held(held) : NULL;
 
 	if (!t)
-		return 1;
-	u64 answers = h2_answers(skb, t);
+		return DONE;
+	u64 answers = talk_reads(ctx, held, t);
 	struct half *h = &t->half[answers & 1];
-	struct h2 *c = h2s.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct h2 *c = h2_make(held, t);
 
 	if (!c) {
 		event(WEIR_EV_TALK_FAILED);
 		talk_plain(t);
 		half_release(h);
-		return 1;
+		return DONE;
 	}
 	struct h2_half *w = &c->half[answers & 1];
 
-	ONCE(w->outcome) = h2_read(skb, c, h, answers);
+	ONCE(w->outcome) = h2_read(ctx, c, h, answers);
 	if (ONCE(w->outcome) == H2_MORE && w->results < H2_RESULTS)
-		readers.call(skb, WEIR_PROTO_HTTP2);
+		readers.call(ctx, WEIR_PROTO_HTTP2);
 	if (w->results | w->unparsed)
-		readers.call(skb, WEIR_READER_H2_RESULTS);
-	h2_leave(skb, t, c, h, w);
-	return 1;
+		readers.call(ctx, WEIR_READER_H2_RESULTS);
+	h2_leave(ctx, t, c, h, w);
+	return DONE;
 }
 
-/* cgroup_skb, called when requests have ended: counts them. Returns 1 (pass) on every path. */
-int http2_results(struct __sk_buff *skb)
+/* Called when requests have ended: counts them. Returns DONE on every path. */
+int http2_results(carrier *ctx)
 {
-	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
-	struct talk *t = sk ? talks.sk_storage_get(sk, 0, 0) : NULL;
-	struct h2 *c = t ? h2s.sk_storage_get(sk, 0, 0) : NULL;
+	holder *held = holder_of(ctx);
+	struct talk *t = held ? talk_held(held) : NULL;
+	struct h2 *c = t ? h2_held(held, t) : NULL;
 
 	if (!c)
-		return 1;
-	u64 answers = h2_answers(skb, t);
+		return DONE;
+	u64 answers = talk_reads(ctx, held, t);
 	struct half *h = &t->half[answers & 1];
 	struct h2_half *w = &c->half[answers & 1];
 
 	h2_count(t, w, h->now);
 	if (w->outcome == H2_MORE)
-		readers.call(skb, WEIR_PROTO_HTTP2);
-	h2_leave(skb, t, c, h, w);
-	return 1;
+		readers.call(ctx, WEIR_PROTO_HTTP2);
+	h2_leave(ctx, t, c, h, w);
+	return DONE;
 }
 
-/* cgroup_skb, called when a connection ends: no answer comes any more. Returns 1 (pass) on every path. */
-int http2_ends(struct __sk_buff *skb)
+/* Called when a connection ends: no answer comes any more. Returns DONE on every path. */
+int http2_ends(carrier *ctx)
 {
-	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
-	struct talk *t = sk ? talks.sk_storage_get(sk, 0, 0) : NULL;
-	struct h2 *c = t ? h2s.sk_storage_get(sk, 0, 0) : NULL;
+	holder *held = holder_of(ctx);
+	struct talk *t = held ? talk_held(held) : NULL;
+	struct h2 *c = t ? h2_held(held, t) : NULL;
 
 	if (!c)
-		return 1;
+		return DONE;
 	u64 now = bpf_ktime_get_ns();
 	u32 first = c->ended;
-	int lost = half_lost(&t->half[ASKS]) || half_lost(&t->half[ANSWERS]);
+	u64 lost = half_lost(&t->half[ASKS]) | half_lost(&t->half[ANSWERS]);
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < H2_ENDS; i++) {
@@ -241,8 +239,9 @@ int http2_ends(struct __sk_buff *skb)
 	first += H2_ENDS;
 	c->ended = first % (H2_SETS * H2_WAYS);
 	if (c->ended)
-		readers.call(skb, WEIR_READER_H2_END);
-	return 1;
+		readers.call(ctx, WEIR_READER_H2_END);
+	h2_over(t);
+	return DONE;
 }
 
 #endif

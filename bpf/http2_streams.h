@@ -13,6 +13,13 @@
 #define H2_READ    208
 #define H2_RESULTS 32 /* requests that end until they are counted */
 
+/* In one run; one is a frame's head, a field, or a string. */
+#ifdef WEIR_USER
+#define H2_STEPS 22 /* 16 kB at once */
+#else
+#define H2_STEPS 36
+#endif
+
 #define H2_ANEW 1 /* flag of a half: what is in the window is of before */
 
 enum h2_flags {
@@ -84,7 +91,62 @@ struct h2 {
 	struct h2_stream streams[H2_SETS * H2_WAYS];
 };
 _Static_assert(sizeof(struct h2) < 8000, "bpf_sk_storage_get on Linux 7.x");
+
+#ifdef WEIR_USER
+BPF_F_TABLE("hash", struct tls_key, struct h2, tls_h2s, WEIR_TLS, BPF_F_NO_PREALLOC);
+BPF_ARRAY(tls_blank_h2, struct h2, 1);
+
+static __always_inline struct h2 *h2_held(holder *held, struct talk *t)
+{
+	struct tls_key session = ((struct tls_talk *)t)->key;
+
+	return tls_h2s.lookup(&session);
+}
+
+/* The same, made if this connection has none yet; NULL where there is no memory. */
+static __always_inline struct h2 *h2_make(holder *held, struct talk *t)
+{
+	struct tls_talk *u = (struct tls_talk *)t;
+	struct tls_key session = u->key;
+	u32 zero = 0;
+
+	if (!u->streams) {
+		struct h2 *blank = tls_blank_h2.lookup(&zero);
+
+		u->streams = 1;
+		if (blank)
+			tls_h2s.update(&session, blank);
+	}
+	return tls_h2s.lookup(&session);
+}
+
+/* The session is over. */
+static __always_inline void h2_over(struct talk *t)
+{
+	struct tls_key session = ((struct tls_talk *)t)->key;
+
+	tls_h2s.delete(&session);
+	tls_talks.delete(&session);
+}
+#else
 BPF_SK_STORAGE(h2s, struct h2);
+
+static __always_inline struct h2 *h2_held(holder *held, struct talk *t)
+{
+	return h2s.sk_storage_get(held, 0, 0);
+}
+
+/* The same, made if this connection has none yet; NULL where there is no memory. */
+static __always_inline struct h2 *h2_make(holder *held, struct talk *t)
+{
+	return h2s.sk_storage_get(held, 0, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+/* What is kept of it goes with its socket. */
+static __always_inline void h2_over(struct talk *t)
+{
+}
+#endif
 
 /* The stream's place, or one that is free; NULL if there is none. */
 static __always_inline struct h2_stream *h2_find(struct h2 *c, struct h2_half *w, u32 id, u64 free)
@@ -109,11 +171,6 @@ static __always_inline struct h2_stream *h2_find(struct h2 *c, struct h2_half *w
 		place = &c->streams[(set + way) % (H2_SETS * H2_WAYS)];
 	asm volatile("" : "+r"(place)); /* so that callers ask for it, and not for `way` again */
 	return place;
-}
-
-static __always_inline u64 h2_answers(struct __sk_buff *skb, struct talk *t)
-{
-	return equals(t->role, WEIR_SOURCE) ^ (not_zero(skb->ingress_ifindex) ^ 1);
 }
 
 #endif

@@ -142,14 +142,14 @@ static __always_inline int http_answer(struct talk *t, struct half *h, const u64
 }
 
 /* The usual answer: to the only request that waits, its first line whole in this segment. Whether it was one. */
-static __always_inline int http_at_once(struct __sk_buff *skb, struct talk *t, struct half *h)
+static __always_inline int http_at_once(carrier *ctx, struct talk *t, struct half *h)
 {
 	u64 b[2];
 
 	if (t->pipelines || h->state != TALK_START || h->held || h->next != h->pos ||
 	    talk_waiting(t) != 1)
 		return 0;
-	if (bpf_skb_load_bytes(skb, h->at, b, sizeof(b)))
+	if (carry(ctx, h->at, b, sizeof(b)))
 		return 0;
 	u64 asked = talk_oldest(t);
 	u32 status = http_status(b);

@@ -24,6 +24,7 @@ struct bpf_refcount {
 
 #include <linux/cgroup.h>
 #include <linux/errno.h>
+#include <linux/fdtable.h>
 #include <linux/in.h>
 #include <linux/kernfs.h>
 #include <linux/sched.h>

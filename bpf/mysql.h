@@ -141,7 +141,7 @@ static __always_inline u64 mysql_reply(struct talk *t, struct half *h, const u64
 }
 
 /* Steps over packets that go on with an answer or with a file, of which there may be thousands in a segment. */
-static __always_inline void mysql_rows(struct __sk_buff *skb, struct half *h)
+static __always_inline void mysql_rows(carrier *ctx, struct half *h)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < MYSQL_ROWS; i++) {
@@ -152,41 +152,42 @@ static __always_inline void mysql_rows(struct __sk_buff *skb, struct half *h)
 			break;
 		u32 off = h->next - h->pos;
 
-		if (bpf_skb_load_bytes(skb, h->at + off, b, MYSQL_HEAD) || b[3] < 2 || b[3] == 255)
+		if (carry(ctx, h->at + off, b, MYSQL_HEAD) || b[3] < 2 || b[3] == 255)
 			break;
 		h->next += MYSQL_HEAD + mysql_length(b);
 	}
 }
 
-/* cgroup_skb, called by the program that a connection begins with and by itself: returns 1 (pass) on every path. */
-int mysql_messages(struct __sk_buff *skb)
+/* Called by the program that a connection begins with and by itself: returns DONE on every path. */
+int mysql_messages(carrier *ctx)
 {
-	struct talk *t = talk_again(skb);
+	holder *held = holder_of(ctx);
+	struct talk *t = held ? talk_held(held) : NULL;
 
 	if (!t)
-		return 1;
-	u32 answers = talk_answers(t, packet_leaves(skb));
+		return DONE;
+	u32 answers = talk_reads(ctx, held, t);
 	struct half *h = &t->half[answers & 1];
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < MYSQL_STEPS; i++) {
 		asm volatile("" : "+r"(i), "+r"(t), "+r"(h));
 		if (t->sure && h->state == TALK_START)
-			mysql_rows(skb, h);
+			mysql_rows(ctx, h);
 		u64 b[TALK_WORDS] = {};
-		u32 n = half_wants(h) ? half_load(skb, h, b) : 0;
+		u32 n = half_wants(h) ? half_load(ctx, h, b) : 0;
 
 		if (!n) {
 			half_leave(t, h);
-			return 1;
+			return DONE;
 		}
 		u64 taken = answers ? mysql_reply(t, h, b, n) : mysql_ask(t, h, b, n);
 
 		if (!half_took(t, h, answers, taken, b, n))
-			return 1;
+			return DONE;
 	}
-	half_again(skb, t, h);
-	return 1;
+	half_again(ctx, t, h);
+	return DONE;
 }
 
 #endif

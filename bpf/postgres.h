@@ -91,7 +91,7 @@ static __always_inline u64 pg_ask(struct talk *t, struct half *h, const u64 *wor
 }
 
 /* Steps over rows (of results, of COPY in either direction), of which there may be thousands in a segment. */
-static __always_inline void pg_rows(struct __sk_buff *skb, struct half *h, u32 answers)
+static __always_inline void pg_rows(carrier *ctx, struct half *h, u32 answers)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < PG_ROWS; i++) {
@@ -102,7 +102,7 @@ static __always_inline void pg_rows(struct __sk_buff *skb, struct half *h, u32 a
 			break;
 		u32 off = h->next - h->pos;
 
-		if (bpf_skb_load_bytes(skb, h->at + off, b, 5))
+		if (carry(ctx, h->at + off, b, 5))
 			break;
 		u64 length = pg_u32(b + 1);
 
@@ -166,15 +166,14 @@ static __always_inline u64 pg_reply(struct talk *t, struct half *h, const u64 *w
 /* Of an answer that could not be followed, for the only query that waits: whether the segment ends it, as one does by
  * CommandComplete and ReadyForQuery. A failure is not known again.
  */
-static __always_inline void pg_tail(struct __sk_buff *skb, struct talk *t, struct half *h)
+static __always_inline void pg_tail(carrier *ctx, struct talk *t, struct half *h)
 {
 	u64 words[PG_TAIL_BYTES / 8 + 1] = {}, found = 0;
 	const u8 *b = (const u8 *)words;
 	u32 off = h->end - h->pos - PG_TAIL_BYTES;
 
 	h->next = h->end;
-	if (h->end - h->pos < PG_TAIL_BYTES ||
-	    bpf_skb_load_bytes(skb, h->at + off, words, PG_TAIL_BYTES))
+	if (h->end - h->pos < PG_TAIL_BYTES || carry(ctx, h->at + off, words, PG_TAIL_BYTES))
 		return;
 	const u8 *z = b + PG_TAIL_BYTES - PG_READY;
 
@@ -203,40 +202,41 @@ static __always_inline void pg_tail(struct __sk_buff *skb, struct talk *t, struc
 		      h->now);
 }
 
-/* cgroup_skb, called by the program that a connection begins with and by itself: returns 1 (pass) on every path. */
-int postgres_messages(struct __sk_buff *skb)
+/* Called by the program that a connection begins with and by itself: returns DONE on every path. */
+int postgres_messages(carrier *ctx)
 {
-	struct talk *t = talk_again(skb);
+	holder *held = holder_of(ctx);
+	struct talk *t = held ? talk_held(held) : NULL;
 
 	if (!t)
-		return 1;
-	u32 answers = talk_answers(t, packet_leaves(skb));
+		return DONE;
+	u32 answers = talk_reads(ctx, held, t);
 	struct half *h = &t->half[answers & 1];
 
 	if (h->state == TALK_TAIL) {
-		pg_tail(skb, t, h);
+		pg_tail(ctx, t, h);
 		half_leave(t, h);
-		return 1;
+		return DONE;
 	}
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < PG_STEPS; i++) {
 		asm volatile("" : "+r"(i), "+r"(t), "+r"(h));
 		if (t->sure)
-			pg_rows(skb, h, answers);
+			pg_rows(ctx, h, answers);
 		u64 b[TALK_WORDS] = {};
-		u32 n = half_wants(h) ? half_load(skb, h, b) : 0;
+		u32 n = half_wants(h) ? half_load(ctx, h, b) : 0;
 
 		if (!n) {
 			half_leave(t, h);
-			return 1;
+			return DONE;
 		}
 		u64 taken = answers ? pg_reply(t, h, b, n) : pg_ask(t, h, b, n);
 
 		if (!half_took(t, h, answers, taken, b, n))
-			return 1;
+			return DONE;
 	}
-	half_again(skb, t, h);
-	return 1;
+	half_again(ctx, t, h);
+	return DONE;
 }
 
 #endif

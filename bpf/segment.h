@@ -3,10 +3,9 @@
 #ifndef WEIR_SEGMENT_H
 #define WEIR_SEGMENT_H
 
-#include "half.h"
 #include "packet.h"
-
-#define TALK_TRIES 4 /* turns of an older connection until it is taken for nothing that is known */
+#include "tcp_conn.h"
+#include "turns.h"
 
 #define TCP_FIN 1
 #define TCP_SYN 2
@@ -17,16 +16,6 @@
 /* How far a new conversation has come; what is not one yet, or not to be one, is let be. */
 enum talk_ready { TALK_NEW, TALK_BEGINNING, TALK_READY, TALK_SKIPPED };
 
-struct segment {
-	u32 seq;
-	u32 at;  /* where the payload starts */
-	u32 len; /* of the payload */
-	u32 flags;
-	u32 leaves;
-	u32 answers; /* enum talk_half */
-	u64 now;     /* 0: not asked for yet */
-};
-
 static __always_inline struct conn *conn_of(struct bpf_sock *sk)
 {
 #ifdef WEIR_STORAGE
@@ -34,13 +23,6 @@ static __always_inline struct conn *conn_of(struct bpf_sock *sk)
 #else
 	return conn_find(plain_sock(sk));
 #endif
-}
-
-static __always_inline u64 segment_time(struct segment *g)
-{
-	if (!g->now)
-		g->now = bpf_ktime_get_ns();
-	return g->now;
 }
 
 /* A connection's first payload since Weir looks. Where nothing was sent or received before, its streams are

@@ -10,7 +10,6 @@
 #define WEIR_TALK_H
 
 #include "requests.h"
-#include "tcp_conn.h"
 #include "words.h"
 
 #define TALK_ASKED 16 /* requests on their way at once, on one connection */
@@ -36,8 +35,7 @@ struct half {
 	u64 pos; /* of the segment at hand: position of its payload, and behind it */
 	u64 end;
 	u64 now;
-	u32 at;       /* where that payload starts in the packet */
-	u32 found;    /* through here, what the verifier must not know is not known to it */
+	u64 at;       /* where that payload starts: in the packet, or in the process's memory */
 	u64 seen;     /* position after the last byte that was seen */
 	u64 next;     /* position of the next byte to read */
 	u64 busy;     /* 1 while a CPU reads */
@@ -52,7 +50,8 @@ struct half {
 	u8 method;
 	u8 held;
 	u16 status;
-	u16 unused[3];
+	u16 unused;
+	u32 found; /* through here, what the verifier must not know is not known to it */
 	u64 buffer[TALK_HELD / 8];
 };
 
@@ -70,13 +69,16 @@ struct talk {
 	u8 protocol; /* enum weir_protocol, once it is known */
 	u8 sure;     /* both ends spoke it */
 	u8 tries;
-	u8 turn;      /* 1 + enum talk_half of the end that spoke last, 0: nobody yet */
+	u8 linked; /* its plaintext is read where the process gives it to its TLS library (tls.h) */
+	u8 turn;   /* 1 + enum talk_half of the end that spoke last, 0: nobody yet */
 	u8 pipelines; /* it asked before it was answered */
-	u8 pad[2];
-	u32 nonce; /* of this connection among those whose state lay here: by their numbers */
+	u8 looked;    /* for the TLS session of the segment at hand, in vain */
+	u32 nonce;    /* of this connection among those whose state lay here: by their numbers */
 	u32 pad_again;
 };
+#ifndef WEIR_USER
 BPF_SK_STORAGE(talks, struct talk);
+#endif
 
 /* The programs that read a protocol's messages, by enum weir_protocol; 0 is what a connection begins with. */
 BPF_PROG_ARRAY(readers, WEIR_READERS);
@@ -87,12 +89,6 @@ BPF_PROG_ARRAY(readers, WEIR_READERS);
 #define STEP_MORE  0       /* too few bytes to tell */
 #define STEP_BAD   (~0ULL) /* not this protocol, or not to be understood */
 #define STEP_OTHER (~1ULL) /* the protocol of another program */
-
-/* Whether the packet leaves: those that arrived have been at an interface. */
-static __always_inline u32 packet_leaves(struct __sk_buff *skb)
-{
-	return !skb->ingress_ifindex;
-}
 
 static __always_inline u32 talk_answers(struct talk *t, u32 leaves)
 {
@@ -181,16 +177,19 @@ static __always_inline void talk_answered(struct talk *t, u32 protocol, u64 aske
 		request_add(r, now > began ? now - began : 0, now);
 }
 
-/* Whether something of it was not read, said already or not. */
-static __always_inline int half_lost(struct half *h)
+/* Whether something of it was not read, said already or not: what had come before a segment that was late was seen, and
+ * does not come again.
+ */
+static __always_inline u64 half_lost(struct half *h)
 {
-	return h->state == TALK_LOST || h->state == TALK_TAIL || h->missed;
+	return equals(h->state, TALK_LOST) | equals(h->state, TALK_TAIL) | not_zero(h->missed) |
+	       (at_least(h->state, TALK_START) & under(h->next, h->seen));
 }
 
 /* No answer comes any more. If the answers could not be followed, nobody knows whether there was one. */
 static __always_inline void talk_unanswered(struct talk *t, u64 now)
 {
-	int lost = half_lost(&t->half[ANSWERS]);
+	u64 lost = half_lost(&t->half[ANSWERS]);
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < TALK_ASKED; i++) {

@@ -5,6 +5,7 @@
  * WEIR_STORAGE | WEIR_TRACEPOINT | WEIR_KPROBE  how TCP is watched (tcp_hooks.h)
  * WEIR_UDP, WEIR_ITERATORS                      UDP flows; views and what was there before
  * WEIR_REQUESTS                                 requests on TCP connections; how many rows they may have
+ * WEIR_TLS                                      how many TLS sessions may be read by uprobes (weir_tls.c)
  * WEIR_BY_PROCESS                               the process name is part of an edge
  * WEIR_SLOTS, WEIR_CONNECTIONS, WEIR_LISTENERS, WEIR_FOLDS, WEIR_SCOPE_*   sizes
  */
@@ -20,7 +21,7 @@
 #endif
 #endif
 #ifdef WEIR_REQUESTS
-#include "turns.h"
+#include "segments.h"
 #endif
 #ifdef WEIR_ITERATORS
 #include "discover.h"

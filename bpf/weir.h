@@ -109,6 +109,8 @@ enum weir_protocol {
 	/* programs that go on for a protocol's own */
 	WEIR_READER_H2_RESULTS = WEIR_PROTOCOLS,
 	WEIR_READER_H2_END,
+	WEIR_READER_TLS,
+	WEIR_READER_SEGMENTS,
 	WEIR_READERS
 };
 

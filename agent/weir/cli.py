@@ -83,6 +83,9 @@ _kernel = _stack(
             help="Requests on TCP connections: count, status, duration (cgroup_skb)."),
     _option("--request-rows", type=click.IntRange(64, 1 << 20), default=4096, show_default=True,
             help="Results of requests (edge, method, status) that the kernel can hold; each takes 3.4 kB."),
+    _option("--tls/--no-tls", default=False, show_default=True,
+            help="Requests within TLS, by uprobes on OpenSSL, GnuTLS and Go in running processes; costs them"
+            " a trap at each call."),
     _option("--opaque-port", multiple=True, type=click.IntRange(1, 65535), metavar="PORT",
             help="Service port whose protocol is not looked at: its turns count as tcp. Repeats."),
     _option("--skip-port", multiple=True, type=click.IntRange(1, 65535), metavar="PORT",

@@ -16,6 +16,9 @@ from weir.errors import ConfigError
 from weir.kernel import netns
 from weir.kernel.options import KernelOptions, Network, default_folds
 
+#: TLS sessions that are read at once; each takes 0.5 kB of kernel memory, one that speaks HTTP/2 7 kB more.
+_SESSIONS = 16384
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,6 +31,7 @@ class Settings:
     udp: bool = True
     requests: bool = True
     request_rows: int = 4096
+    tls: bool = False
     opaque_port: tuple[int, ...] = ()
     skip_port: tuple[int, ...] = ()
     nat: str = "auto"
@@ -57,6 +61,7 @@ class Settings:
             variant=self.tcp,
             udp=self.udp,
             requests=self.request_rows if self.requests else 0,
+            tls=_SESSIONS if self.tls and self.requests else 0,
             opaque_ports=tuple(sorted(set(self.opaque_port) - set(self.skip_port))),
             skip_ports=tuple(sorted(set(self.skip_port))),
             nat=self.nat,

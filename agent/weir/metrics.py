@@ -323,6 +323,12 @@ AGENT_METRICS = (
         ("program",),
     ),
     Metric("weir_agent_plane_up", "gauge", "1 where a plane works, 0 where it does not.", ("plane",)),
+    Metric("weir_agent_tls_files", "gauge", "Files (programs, libraries) whose TLS is read.", ("library",)),
+    Metric(
+        "weir_agent_tls_files_refused_total",
+        "counter",
+        "Files with a TLS library that cannot be read; the log tells why.",
+    ),
     Metric("weir_agent_edges", "gauge", "Edges in the last drain."),
     Metric("weir_agent_series", "gauge", "Series of pairs in the snapshot."),
     Metric(

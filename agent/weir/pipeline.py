@@ -32,6 +32,8 @@ from weir.kernel.options import KernelOptions
 from weir.kernel.pins import Instance
 from weir.kernel.side import KernelSide
 from weir.labels import check_labels, label_sources
+from weir.tls.processes import Scope
+from weir.tls.watch import TlsState, TlsWatch, unavailable
 from weir.views.rows import ConnectionRow, connection_rows
 
 _log = logging.getLogger("weir.pipeline")
@@ -66,6 +68,20 @@ class Pipeline:
         self._services = settings.services
         self._scope = [cgroup(text, cgroup2)[1] for text in settings.cgroup] or [str(cgroup2)]
         self._closed = False
+        self._tls: TlsWatch | None = None
+
+    def read_tls(self, scope: Scope) -> TlsWatch | None:
+        """Begin to look for TLS libraries, if that is possible here."""
+        if "tls" in self.kernel.planes():
+            if why := unavailable(self.kernel):
+                self.kernel.plane_down("tls", why)
+            else:
+                self._tls = TlsWatch(self.kernel, scope, self._tls_failed)
+                self._tls.start()
+        return self._tls
+
+    def _tls_failed(self) -> None:
+        self.failed("tls")
 
     def step(self) -> Snapshot:
         """One round; the snapshot to show."""
@@ -81,7 +97,9 @@ class Pipeline:
                 self._rows.step(drain, self._aggregator.requests, self._aggregator)
                 self._retirer.step(drain, self._aggregator)
             vfs = self._vfs.read()
-            agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped)
+            tls = self._tls.state() if self._tls else TlsState()
+            agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped, tls_files=tls.files,
+                            tls_files_refused=tls.refused)  # fmt: skip
             if self.cluster:
                 vfs = tuple(map(self.cluster.names.vf, vfs))
                 agent = replace(agent, cluster=self.cluster.watch.state())
@@ -99,6 +117,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Touch the kernel side no more: it is about to be closed."""
+        if self._tls:
+            self._tls.stop()
         with self._lock, self._cutting:
             self._closed = True
 
@@ -138,6 +158,7 @@ def opened(settings: Settings, temporary: bool = False) -> Iterator[Pipeline]:
             if cluster:
                 Cutter(pipeline, cluster).start()
                 cluster.watch.wait(_PODS_FIRST)
+            pipeline.read_tls(_scope(settings, cgroup2))
             yield pipeline
         finally:
             pipeline.close()
@@ -146,6 +167,13 @@ def opened(settings: Settings, temporary: bool = False) -> Iterator[Pipeline]:
                 os.close(stats)
             if temporary:
                 instance.remove()
+
+
+def _scope(settings: Settings, cgroup2: Path) -> Scope:
+    """Whose processes are looked at."""
+    options = settings.kernel(cgroup2)
+    below = (os.path.relpath(path, cgroup2) for _, path in options.cgroups)
+    return Scope(frozenset(options.netns), tuple("/" if path == "." else f"/{path}" for path in below))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ BENCHES: dict[str, Callable[[Bench], Section]] = {
     "redis": paired.measure_redis,
     "iperf3": paired.measure_iperf,
     "web": web.measure,
+    "tls": web.measure_tls,
     "drain": drain.measure,
     "scrape": scrape.measure,
     "footprint": footprint.measure,
@@ -41,6 +42,7 @@ _TOOLS = (
     "iperf3",
     "nginx",
     "haproxy",
+    "openssl",
     "wrk",
 )
 

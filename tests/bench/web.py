@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.bench import agent, spaces
 from tests.bench.figures import Bench, Budget, Section, interval
 from tests.bench.loads import until_open
 from tests.kernel.peers.netns import run
 
-_SERVER, _FAR, _NEAR = 8080, 8081, 8082
+_SERVER, _FAR, _NEAR, _TLS = 8080, 8081, 8082, 8443
 _SECONDS = 2.0
 _NGINX = """
 daemon off; master_process off; pid {home}/nginx.pid; error_log {home}/nginx.log;
@@ -25,7 +27,10 @@ http {{
   access_log off; keepalive_requests 1000000000;
   client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fast;
   uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
-  server {{ listen {port}; location / {{ return 200 "{body}"; }} }}
+  server {{
+    listen {port}; listen {tls} ssl; ssl_certificate {home}/cert.pem; ssl_certificate_key {home}/key.pem;
+    location / {{ return 200 "{body}"; }}
+  }}
 }}"""
 _HAPROXY = """
 global
@@ -45,6 +50,11 @@ _AGENTS: dict[str, tuple[str, ...] | None] = {
     "off (noise)": None, "without requests": ("--no-requests",), "with requests": (),
 }  # fmt: skip
 _SIDECARS = "sidecar pair"
+_TLS_AGENTS: dict[str, tuple[str, ...] | None] = {
+    "off (noise)": None, "packets only": (), "within TLS": ("--tls",),
+}  # fmt: skip
+_KEY = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-subj", "/CN=bench", "-days", "2")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,11 @@ class Run:
 def _servers(bench: Bench) -> Iterator[None]:
     """nginx on one CPU; two haproxies, each a process of its own, as sidecars are."""
     home = bench.cache
-    (home / "nginx.conf").write_text(_NGINX.format(home=home, port=_SERVER, body="x" * 612))
+    (home / "nginx.conf").write_text(_NGINX.format(home=home, port=_SERVER, tls=_TLS, body="x" * 612))
+    run(*_KEY, "-keyout", str(home / "key.pem"), "-out", str(home / "cert.pem"))
+    (home / "lib").mkdir(exist_ok=True)
+    for library in Path("/usr/lib").glob("*-linux-gnu/libssl.so.3"):  # nobody else's processes meet a probe
+        shutil.copy(library, home / "lib")
     configs = {_FAR: _SERVER, _NEAR: _FAR}
     commands = [["nginx", "-c", str(home / "nginx.conf"), "-e", str(home / "nginx.log")]]
     for port, behind in configs.items():
@@ -70,7 +84,7 @@ def _servers(bench: Bench) -> Iterator[None]:
         commands.append(["haproxy", "-db", "-f", str(config)])
     with ExitStack() as stack:
         for number, command in enumerate(commands):
-            inside = spaces.inside(bench.netns, *command, cpu=None if number else 0)
+            inside = spaces.inside(bench.netns, *_own(bench), *command, cpu=None if number else 0)
             stack.enter_context(
                 spaces.process(inside, home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             )
@@ -79,9 +93,14 @@ def _servers(bench: Bench) -> Iterator[None]:
         yield
 
 
+def _own(bench: Bench) -> tuple[str, str]:
+    return "env", f"LD_LIBRARY_PATH={bench.cache}/lib"
+
+
 def _wrk(bench: Bench, port: int) -> Run:
-    seconds = 1 if bench.quick else _SECONDS
-    command = ["wrk", "-t1", "-c8", f"-d{seconds:.0f}s", "--latency", f"http://127.0.0.1:{port}/"]
+    seconds, scheme = 1 if bench.quick else _SECONDS, "https" if port == _TLS else "http"
+    url = f"{scheme}://127.0.0.1:{port}/"
+    command = [*_own(bench), "wrk", "-t1", "-c8", f"-d{seconds:.0f}s", "--latency", url]
     said = run(*spaces.inside(bench.netns, *command, cpu=1))
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
     assert rate is not None, said
@@ -94,31 +113,33 @@ def _us(said: str, line: str) -> float:
     return float(found[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[found[2]]
 
 
-def _once(bench: Bench, condition: str) -> Run:
+def _once(bench: Bench, condition: str, port: int) -> Run:
     if condition == _SIDECARS:
         return _wrk(bench, _NEAR)
-    options = _AGENTS[condition]
+    options = (_TLS_AGENTS if port == _TLS else _AGENTS)[condition]
     if options is None:
-        return _wrk(bench, _SERVER)
+        return _wrk(bench, port)
     with agent.running(bench, *options) as running:
         running.wait_ready()
+        if "--tls" in options:
+            while b'weir_agent_tls_files{library="openssl"} 1' not in running.get("/metrics")[1]:
+                time.sleep(0.1)
         before, began = running.cpu(), time.monotonic()
-        done = _wrk(bench, _SERVER)
+        done = _wrk(bench, port)
         used = (running.cpu() - before) / (time.monotonic() - began)
     return Run(done.rate, done.p50, done.p99, used)
 
 
-def _rounds(bench: Bench) -> dict[str, list[tuple[Run, Run]]]:
+def _rounds(bench: Bench, names: Sequence[str], port: int) -> dict[str, list[tuple[Run, Run]]]:
     """Condition -> (its run, the mean of those without anything just before and after it)."""
-    names = [*_AGENTS, _SIDECARS]
     found: dict[str, list[tuple[Run, Run]]] = {name: [] for name in names}
-    _wrk(bench, _SERVER)
-    before = _wrk(bench, _SERVER)
+    _wrk(bench, port)
+    before = _wrk(bench, port)
     for number in range(bench.size(9, 1)):
         turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            done = _once(bench, name)
-            after = _wrk(bench, _SERVER)
+        for name in [*names[turn:], *names[:turn]]:
+            done = _once(bench, name, port)
+            after = _wrk(bench, port)
             off = Run(*(statistics.mean(pair) for pair in zip(_plain(before), _plain(after), strict=True)))
             found[name].append((done, off))
             before = after
@@ -146,24 +167,59 @@ confidence.
 
 def measure(bench: Bench) -> Section:
     """Throughput, latency and the agent's CPU time."""
-    section, rows = Section("HTTP through nginx, paired"), []
+    section = Section("HTTP through nginx, paired")
     with _servers(bench):
-        found = _rounds(bench)
+        found = _rounds(bench, [*_AGENTS, _SIDECARS], _SERVER)
+    pairs = found["with requests"]
+    section.budgets += _budgets(pairs, _ratios(pairs), [on.p50 - off.p50 for on, off in pairs])
+    section.text(_TEXT.strip())
+    section.table(_HEAD, _rows(found))
+    return section
+
+
+def measure_tls(bench: Bench) -> Section:
+    """The same within TLS: what the probes cost at the full load of both ends."""
+    section = Section("HTTPS through nginx, paired")
+    with _servers(bench):
+        found = _rounds(bench, [*_TLS_AGENTS], _TLS)
+    section.text(_TLS_TEXT.strip())
+    section.table(_HEAD, _rows(found))
+    return section
+
+
+_HEAD = (
+    "",
+    "runs",
+    "requests/s",
+    "of those without",
+    "p50, µs",
+    "more, µs",
+    "p99, more, µs",
+    "agent, of a core",
+)
+_TLS_TEXT = """
+As above, over TLS 1.3 on connections that are kept, so that each request is a call of SSL_write and two of
+SSL_read at each end, with a probe at the beginning and at the return of each call. `packets only` is
+`weir run` as it is by default, where requests are turns of TLS records; `within TLS` with `--tls`.
+"""
+
+
+def _ratios(pairs: Sequence[tuple[Run, Run]]) -> list[float]:
+    return [on.rate / off.rate for on, off in pairs]
+
+
+def _rows(found: Mapping[str, Sequence[tuple[Run, Run]]]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
     for name, pairs in found.items():
-        ratios = [on.rate / off.rate for on, off in pairs]
         more50 = [on.p50 - off.p50 for on, off in pairs]
         more99 = [on.p99 - off.p99 for on, off in pairs]
         rows.append((
-            name, len(pairs), f"{statistics.median(on.rate for on, _ in pairs):,.0f}", _of(ratios, "{:.3f}"),
-            f"{statistics.median(on.p50 for on, _ in pairs):.0f}", _of(more50, "{:+.1f}"),
-            _of(more99, "{:+.0f}"), f"{statistics.median(on.agent for on, _ in pairs):.2%}",
+            name, len(pairs), f"{statistics.median(on.rate for on, _ in pairs):,.0f}",
+            _of(_ratios(pairs), "{:.3f}"), f"{statistics.median(on.p50 for on, _ in pairs):.0f}",
+            _of(more50, "{:+.1f}"), _of(more99, "{:+.0f}"),
+            f"{statistics.median(on.agent for on, _ in pairs):.2%}",
         ))  # fmt: skip
-        if name == "with requests":
-            section.budgets += _budgets(pairs, ratios, more50)
-    section.text(_TEXT.strip())
-    section.table(("", "runs", "requests/s", "of those without", "p50, µs", "more, µs", "p99, more, µs",
-                   "agent, of a core"), rows)  # fmt: skip
-    return section
+    return rows
 
 
 def _budgets(

@@ -117,16 +117,20 @@ class Rising:
 
 
 class Agent:
-    """``weir run`` on a free port, 0.2 s between two snapshots, for the given namespaces only."""
+    """``weir run`` on a free port, 0.2 s between two snapshots, for the given namespaces only.
+
+    ``wrap`` goes before it (unshare ...).
+    """
 
     def __init__(
-        self, instance: str, netns: Iterable[Netns], *options: str, env: Mapping[str, str] | None = None
-    ) -> None:
+        self, instance: str, netns: Iterable[Netns], *options: str, env: Mapping[str, str] | None = None,
+        wrap: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         scope = [part for n in netns for part in ("--netns", n.name)]
         base = ["run", "--instance", instance, "--listen", "127.0.0.1:0", "--interval", "0.2", *scope]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 closed in __exit__
         self.process = subprocess.Popen(
-            command(*base, *options), stdout=self._log, stderr=self._log, cwd="/",
+            [*wrap, *command(*base, *options)], stdout=self._log, stderr=self._log, cwd="/",
             env=environment(**(env or {})),
         )  # fmt: skip
         self.url = ""

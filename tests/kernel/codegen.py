@@ -205,7 +205,7 @@ def unknown(code: bytes, helpers: Mapping[int, str], fetching: bool) -> set[str]
 
 def check_programs(tree: Tree, types: Btf, variant: str, features: Features, into: Generated) -> None:
     """Compile everything of a variant as the loader does."""
-    options = KernelOptions(variant=variant)
+    options = KernelOptions(variant=variant, tls=64)
     conntrack = not features.conntrack
     defines = plan.defines(variant, options, features.iterators, features.cmpxchg, conntrack)
     nat = [p for way, p in plan.NAT.items() if conntrack and (way == "kprobe" or features.netfilter_links)]
@@ -214,8 +214,11 @@ def check_programs(tree: Tree, types: Btf, variant: str, features: Features, int
         *nat,
         *(plan.DISCOVERY if features.iterators else ()),
     ]
-    text = sources.unit("weir.c") + "\n" + layout.static_asserts()
-    codes = tree.compile(text, defines, [p.code or p.name for p in wanted])
+    codes = tree.compile(_unit("weir.c"), defines, [p.code or p.name for p in wanted])
+    if not into.variants:  # the same for all
+        names = [p.code or p.name for p in plan.TLS]
+        user = tree.compile(_unit("weir_tls.c"), [*defines, "-DWEIR_USER=1"], names)
+        codes |= {f"weir_tls.c: {name}": code for name, code in user.items()}
     helpers = {number: name for name, number in types.enum("bpf_func_id").items() if number > 0}
     into.variants.append(variant)
     # nothing but "return 0": clang found something undefined in it and dropped the rest
@@ -223,6 +226,10 @@ def check_programs(tree: Tree, types: Btf, variant: str, features: Features, int
     into.unknown[variant] = sorted(
         f"{name}: {what}" for name, code in codes.items() for what in unknown(code, helpers, features.cmpxchg)
     )
+
+
+def _unit(name: str) -> str:
+    return sources.unit(name) + "\n" + layout.static_asserts()
 
 
 def check_offsets(tree: Tree, types: Btf, into: Generated) -> None:

@@ -290,7 +290,7 @@ def test_load_tells_every_program() -> None:
     told = check("--load", code=0)
     protocols = ("http", "http2", "redis", "postgresql", "mysql", "dns")
     assert told["load"]["planes"] == dict.fromkeys(
-        ("nat", "discovery", "tcp", "udp", "retire", "requests", *protocols), ""
+        ("nat", "discovery", "tcp", "udp", "retire", "requests", "tls", *protocols), ""
     )
     assert (told["load"]["refused"], told["load"]["error"]) == ({}, "")
     assert {"tcp_state", "udp_ingress", "slot_fold", "find_connections"} <= told["load"]["verified"].keys()

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import ast
 import random
 import struct
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hpack import Encoder
@@ -17,6 +20,7 @@ from tests.kernel.peers.netns import Netns, make_netns
 from tests.kernel.test_http import LOSS, counted
 from tests.kernel.watch import Watch, asking, nothing_lost
 from weir.kernel import bpf
+from weir.kernel.compiled import Compiled, Program
 from weir.kernel.layout import DESTINATION, PROTOCOLS, SOURCE
 
 Counts = dict[tuple[str, str, int], int]
@@ -305,6 +309,24 @@ def test_without_its_program(place: Netns, talks: Dialogues, greets: bool) -> No
         talks.once(port, [*begun, *turns])
         assert watch.requests(place, SOURCE, port)["tcp", "", 0] >= 7
         assert watch.requests(place, DESTINATION, port)["tcp", "", 0] >= 7
+
+
+def test_one_of_its_programs_is_refused(
+    place: Netns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are not loaded then: without it they would read connections and count nothing."""
+    monkeypatch.setenv("WEIR_CACHE_DIR", str(tmp_path))
+    with asking(place, nat="off"):
+        pass
+    (kept,) = tmp_path.glob("*.programs")
+    built = Compiled.from_bytes(kept.read_bytes())
+    no_result = Program(bytes.fromhex("9500000000000000"), [])  # exit, without one
+    kept.write_bytes(replace(built, programs={**built.programs, "http2_results": no_result}).to_bytes())
+    with pytest.raises(AssertionError) as down, asking(place, nat="off"):
+        pass
+    facts = ast.literal_eval(str(down.value).split("\n")[0])
+    assert [plane for plane, why in facts["planes"].items() if why] == ["http2"]
+    assert "http2_messages" not in facts["verified"]
 
 
 def test_what_becomes_unreadable(place: Netns, talks: Dialogues) -> None:

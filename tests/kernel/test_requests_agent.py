@@ -87,7 +87,9 @@ def test_no_request_is_lost_and_none_counted_twice(instance: str, netns: Netns) 
         with Agent(instance, (netns,), "--idle", "1", env=ASKING).ready() as agent:
             visit(talks, 0, "GET", 302)
             asked["GET", "302"] += 1
-            page = agent.page_when(lambda p: p.sum("weir_agent_edges") == 2)
+            page = agent.page_when(
+                lambda p: p.sum("weir_agent_edges") == 2 and shown(p, "source")["GET", "302"] > 0
+            )
             rising.see(page)
             assert page.sum("weir_agent_edges") == 2, f"seed {seed}"
             for reporter in ("source", "destination"):

@@ -38,6 +38,9 @@ class AgentValues:
     overflow_bytes: tuple[int, int] = (0, 0)  # sent, received
     labels_truncated: int = 0
     vfs_dropped: int = 0
+    #: files with TLS probes by library, and those that could not be probed
+    tls_files: Mapping[str, int] = field(default_factory=dict)
+    tls_files_refused: int = 0
     cluster: ClusterState = field(default_factory=ClusterState)
     evictions: Mapping[str, int] = field(default_factory=dict)
 

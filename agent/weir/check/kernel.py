@@ -12,6 +12,7 @@ from weir.kernel import installed, refusal
 from weir.kernel import machine as processor
 from weir.kernel.btf import FUNC, KERNEL_BTF, STRUCT, Btf
 from weir.kernel.features import Features
+from weir.tls.watch import impossible
 
 _TYPED = ("typed program", "read")
 _ITERATOR = ("iterator", "read")
@@ -180,6 +181,11 @@ def _small(types: Btf | None, judge: Judge) -> Iterator[Finding]:
         else:
             there = bool(info and types.member(info, member))
             yield judge.finding(feature, there, (), "bpf_prog_info", f"{metric} stays 0")
+    why = impossible()
+    yield Finding(
+        "requests within TLS", "missing" if why else "found", why or "uprobes, for --tls",
+        "--tls counts them as tcp" if why else "", "--pid=host, hostPID: true" if "process" in why else "",
+    )  # fmt: skip
     yield judge.finding(
         "run-time statistics", True, ("statistics",), "--bpf-stats turns them on",
         "weir_agent_bpf_run_seconds_total and weir_agent_bpf_runs_total stay 0",

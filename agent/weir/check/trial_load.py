@@ -25,7 +25,7 @@ def load() -> Mapping[str, Any]:
     ``missing`` and ``log`` (program → why, why, the verifier's last lines), ``error``
     (why nothing could be loaded, or "").
     """
-    options = KernelOptions(netns=(_NOWHERE,), slots=64, connections=64, listeners=64)
+    options = KernelOptions(netns=(_NOWHERE,), slots=64, connections=64, listeners=64, tls=64)
     try:
         instance, cgroup2 = side.ready(f"check-{os.getpid()}")
         try:

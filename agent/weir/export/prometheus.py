@@ -144,6 +144,8 @@ class AgentCollector(Collector):
             "bpf_recursion_misses_total": {p.name: p.recursion_misses for p in programs},
             "bpf_verified_instructions": {p.name: p.instructions for p in programs},
             "plane_up": {plane: float(not why) for plane, why in agent.planes.items()},
+            "tls_files": agent.tls_files,
+            "tls_files_refused_total": {"": agent.tls_files_refused},
             "edges": {"": agent.edges},
             "series": {"": agent.series},
             "series_folded": {"": agent.series_folded},

@@ -24,6 +24,8 @@ def program_type(program: Program) -> tuple[int, int]:
     """``(program type, expected attach type)`` for the load."""
     if program.hook == "reader":
         return bpf.CGROUP_SKB, bpf.CGROUP_INGRESS  # as the program that calls it
+    if program.hook in ("uprobe", "uprobe reader"):
+        return bpf.KPROBE, 0
     if program.hook == "cgroup":
         attach = _CGROUP[program.targets[0]]
         kind = bpf.CGROUP_SOCK if attach == bpf.CGROUP_SOCK_CREATE else bpf.CGROUP_SKB
@@ -49,7 +51,7 @@ def attach(program: Program, fd: int, map_fd: int, targets: tuple[str, ...]) -> 
         return [bpf.raw_tracepoint_open(fd)]
     if program.hook == "raw_tp":
         return [bpf.raw_tracepoint_open(fd, targets[0])]
-    if program.hook in ("run", "reader"):
+    if program.hook in ("run", "reader", "uprobe", "uprobe reader"):  # uprobes: as processes come
         return []
     if program.hook == "iter":
         return [bpf.link_iterator(fd, map_fd if program.over else 0)]

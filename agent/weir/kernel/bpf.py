@@ -93,6 +93,21 @@ def map_delete(fd: int, key: bytes) -> None:
     del keep
 
 
+def map_keys(fd: int, size: int, most: int) -> list[bytes]:
+    """Up to ``most`` keys of ``size`` bytes; of a map that changes meanwhile, some twice or not at all."""
+    key = ctypes.create_string_buffer(size)
+    following = ctypes.create_string_buffer(size)
+    at = 0
+    found: list[bytes] = []
+    with contextlib.suppress(FileNotFoundError):  # the end was reached
+        while len(found) < most:
+            call(MAP_NEXT_KEY, struct.pack("<IIQQ", fd, 0, at, ctypes.addressof(following)))
+            found.append(following.raw)
+            ctypes.memmove(key, following, size)
+            at = ctypes.addressof(key)
+    return found
+
+
 def map_batch(fd: int, key_size: int, value_size: int, count: int) -> tuple[bytes, bytes, int]:
     """Up to ``count`` entries of a hash in one call (Linux 5.6): keys, values, entries read."""
     keys, values = (

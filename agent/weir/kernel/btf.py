@@ -131,6 +131,15 @@ class Btf:
             bits, offset = (offset >> 24, offset & 0xFFFFFF) if bitfields else (0, offset)
             yield Member(self._string(name), member, offset // 8, bits, offset % 8)
 
+    def named_members(self, type_id: int, base: int = 0) -> Iterator[Member]:
+        """The same, those of anonymous structs and unions in their place; ``base`` is added to offsets."""
+        for m in self.members(type_id):
+            inner = self.resolve(m.type_id)
+            if not m.name and self.kind(inner) in (STRUCT, UNION):
+                yield from self.named_members(inner, base + m.offset)
+            elif m.name:
+                yield Member(m.name, m.type_id, base + m.offset, m.bits, m.shift)
+
     def member(self, type_id: int, name: str, base: int = 0) -> Member | None:
         """A member by name, anonymous structs and unions looked into; None if there is none."""
         for m in self.members(type_id):

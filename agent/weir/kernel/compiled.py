@@ -16,11 +16,12 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from weir.errors import KernelError
 from weir.kernel import bpf
 
 KEPT = 16  # programs of so many builds; one takes about 60 kB
@@ -96,12 +97,21 @@ def unlinked(code: bytes, fds: Mapping[int, int]) -> Program:
 
 
 class Module:
-    """Compiled programs with maps of their own, which this makes; OSError where the kernel refuses one."""
+    """Compiled programs with maps of their own, which this makes; OSError where the kernel refuses one.
 
-    def __init__(self, compiled: Compiled) -> None:
+    Maps that ``other`` has by the same name are its, but for ``own``; KernelError where they differ.
+    """
+
+    def __init__(self, compiled: Compiled, other: Module | None = None, own: Collection[str] = ()) -> None:
         self._programs = compiled.programs
         self._names = [m.name for m in compiled.maps]
-        self._fds = {m.name: _create(m) for m in compiled.maps}
+        self._specs = {m.name: m for m in compiled.maps}
+        shared = other._specs.keys() & self._specs.keys() - set(own) if other else ()
+        if other and (wrong := sorted(n for n in shared if other._specs[n] != self._specs[n])):
+            raise KernelError(f"maps of one name differ between two builds: {', '.join(wrong)}")
+        self._fds = {
+            m.name: other.map_fd(m.name) if other and m.name in shared else _create(m) for m in compiled.maps
+        }
 
     def map_fd(self, name: str) -> int:
         """A map's fd; -1 if this build has none of that name."""

@@ -26,24 +26,26 @@ from weir.kernel.pins import HEADERS
 FLAGS = ["-Wno-everything", "-fms-extensions"]
 
 
-def build(types: Btf | None, defines: list[str], scratch: Path, cache: Cache) -> tuple[Compiled, bool]:
-    """Compile, or take what was kept of an earlier time; whether it was.
+def build(
+    types: Btf | None, defines: list[str], scratch: Path, cache: Cache, unit: str = "weir.c"
+) -> tuple[Compiled, bool]:
+    """Compile a file of ``bpf/``, or take what was kept of an earlier time; whether it was.
 
     ``types`` None means installed headers, which can change under the same name: nothing is kept of these.
     KernelError where the programs do not compile. ``scratch`` takes temporary files.
     """
     if types is None:
-        return _build(None, defines, scratch), False
-    digest = _digest(defines)
+        return _build(None, defines, scratch, unit), False
+    digest = _digest(defines, unit)
     kept = cache.read(digest)
     if kept is not None:
         return kept, True
-    compiled = _build(types, defines, scratch)
+    compiled = _build(types, defines, scratch, unit)
     cache.write(digest, compiled)
     return compiled, False
 
 
-def _digest(defines: list[str]) -> str:
+def _digest(defines: list[str], unit: str) -> str:
     """Changes with all that a build depends on: sources, options, kernel, BCC, what writes the headers."""
     base, own = sources.folder(), Path(__file__).parent
     made = hashlib.sha256(KERNEL_BTF.read_bytes())
@@ -51,7 +53,7 @@ def _digest(defines: list[str]) -> str:
         base / "shim/kconfig.h",
         *(own / f"{name}.py" for name in ("compiler", "compiled", "headers", "btf")),
     ]
-    for part in (*(path.read_bytes() for path in files), _source().encode(), "\0".join(defines).encode(),
+    for part in (*(path.read_bytes() for path in files), _source(unit).encode(), "\0".join(defines).encode(),
                  "\0".join(map(str, headers.wanted())).encode(), repr(_bcc()).encode()):  # fmt: skip
         made.update(hashlib.sha256(part).digest())
     return made.hexdigest()
@@ -68,17 +70,17 @@ def _bcc() -> list[tuple[str, int, int]]:
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
 
 
-def _source() -> str:
-    return sources.unit("weir.c") + "\n" + layout.static_asserts()
+def _source(unit: str) -> str:
+    return sources.unit(unit) + "\n" + layout.static_asserts()
 
 
-def _build(types: Btf | None, defines: list[str], scratch: Path) -> Compiled:
+def _build(types: Btf | None, defines: list[str], scratch: Path, unit: str) -> Compiled:
     if types is None:
         from bcc import BPF, lib  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         flags = _installed_flags(BPF)
         _no_cgroup_scope(flags, defines)
-        return _extract(_compile(BPF, _source(), flags + defines), lib)
+        return _extract(_compile(BPF, _source(unit), flags + defines), lib)
     with tempfile.TemporaryDirectory(prefix=HEADERS, dir=scratch) as tree:
         os.environ["BCC_KERNEL_SOURCE"] = tree
         from bcc import BPF, lib
@@ -88,7 +90,7 @@ def _build(types: Btf | None, defines: list[str], scratch: Path) -> Compiled:
                            if os.path.isabs(lib._name) else _library(lib._name))  # fmt: skip
         os.chdir(tree)  # BCC looks for headers in the current folder first
         try:
-            return _extract(_compile(BPF, _source(), defines), lib)
+            return _extract(_compile(BPF, _source(unit), defines), lib)
         finally:
             os.chdir("/")
 

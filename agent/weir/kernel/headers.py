@@ -23,6 +23,8 @@ _EMPTY = (
     "uapi/linux/bpf.h", "uapi/linux/if_packet.h", "uapi/linux/if_ether.h",
 )  # fmt: skip
 _NO_HELPER = 0x7FFFFFFF
+#: Bytes of an anonymous struct whose members are written (socket_lock_t has 32, with lockdep more).
+_ANONYMOUS = 256
 _VERSION = """\
 #define LINUX_VERSION_CODE {code}
 #define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))
@@ -130,9 +132,9 @@ class HeaderTree:
         if own in self._wanted:
             return f"struct {own} {name}"
         size = self._btf.size(type_id)
-        if own or size > 64:
+        if own or size > _ANONYMOUS:
             return f"char {name}[{size}]"
-        inner = " ".join(self._padded(m) for m in self._btf.members(type_id) if m.name and not m.bits)
+        inner = " ".join(self._padded(m) for m in self._btf.named_members(type_id) if not m.bits)
         return f"struct {{ union {{ char __size_{name}[{size}]; {inner} }}; }} {name}"
 
     def _scalar(self, type_id: int, kind: int) -> str:

@@ -78,7 +78,11 @@ class Loader:
         programs = plan.programs(variant, self._options, iterators)
         self.planes |= dict.fromkeys((p.plane for p in programs), "")
         for program in programs:
-            self._install(module, program, folder)
+            if program.hook != "reader" or not self.planes[program.plane]:
+                self._install(module, program, folder)
+        if self.planes.get("tls") == "" and not self.planes["requests"]:
+            self._read_tls(module, defines, folder)
+            programs = [*programs, *plan.TLS]
         self._drop_down(programs, folder)
         if not iterators:
             self.planes["discovery"] = (
@@ -142,12 +146,26 @@ class Loader:
         tried = [self.refused[p.name] for p in plan.NAT.values() if p.name in self.refused]
         return "; ".join(tried) or f"this kernel has neither kprobes' nor netfilter's links (--nat {wanted})"
 
+    def _read_tls(self, module: Module, defines: list[str], folder: Path) -> None:
+        """Programs for TLS libraries, which the agent attaches as it finds these."""
+        try:
+            built, _ = compiler.build(self._types, [*defines, "-DWEIR_USER=1"], self._instance.run,
+                                      Cache.of_this_host(), "weir_tls.c")  # fmt: skip
+            user = Module(built, module, own=plan.TLS_MAPS)
+        except (OSError, KernelError) as error:
+            self.planes["tls"] = self.refused["weir_tls.c"] = f"weir_tls.c: {_why(error)}"
+            return
+        for name, pinned in plan.TLS_MAPS.items():
+            bpf.pin(user.map_fd(name), str(folder / "maps" / pinned))
+        for program in plan.TLS:
+            self._install(user, program, folder)
+
     def _install(self, module: Module, program: Program, folder: Path) -> None:
         try:
             fd = self._load(module, program)
             links = attach.attach(program, fd, module.map_fd(program.over), self._targets(program))
             bpf.pin(fd, str(folder / "progs" / program.name))
-            if program.hook == "reader":
+            if program.hook.endswith("reader"):
                 for protocol in program.targets:
                     bpf.map_update(module.map_fd("readers"), _u32(READERS.index(protocol)), _u32(fd))
             for number, link in enumerate(links):

@@ -7,6 +7,7 @@ import mmap
 import os
 import struct
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,24 @@ class Maps:
                 bpf.map_delete(self._fds["request_rows"], key)
         except FileNotFoundError:
             return
+
+    def sessions(self) -> list[tuple[int, int]]:
+        """TLS sessions that are known (``struct tls_key`` of ``bpf/tls.h``): address, process id."""
+        return [struct.unpack("<QQ", key) for key in bpf.map_keys(self._fds["tls_talks"], 16, 1 << 20)]
+
+    def forget_calls(self) -> None:
+        """Drop what threads were last seen to call their TLS libraries for."""
+        for key in bpf.map_keys(self._fds["tls_calls"], 16, 1 << 20):
+            with suppress(FileNotFoundError):
+                bpf.map_delete(self._fds["tls_calls"], key)
+
+    def drop_sessions(self, running: Collection[int]) -> None:
+        """Drop TLS sessions of processes that ended within them; ``running`` are the ids of the others."""
+        for session in self.sessions():
+            if session[1] not in running:
+                for name in ("tls_talks", "tls_h2s"):
+                    with suppress(FileNotFoundError):
+                        bpf.map_delete(self._fds[name], struct.pack("<QQ", *session))
 
     def fd(self, name: str) -> int:
         """A map's descriptor, which stays this object's."""

@@ -37,6 +37,7 @@ class KernelOptions:
 
     ``requests`` is how many rows of requests the kernel holds; 0: requests are not looked for.
     Of ``opaque_ports`` only the turns are counted, of ``skip_ports`` no requests at all.
+    ``tls`` is how many TLS sessions may be read where their processes call their libraries; 0: none.
     ``nat`` is how translated connections are learnt, ``translated`` how many are remembered.
     ``netns`` are inode numbers, ``cgroups`` pairs of cgroup id and path of the cgroup v2 folder,
     ``ports`` service ports; empty means everything.
@@ -47,6 +48,7 @@ class KernelOptions:
     requests: int = 4096
     opaque_ports: tuple[int, ...] = ()
     skip_ports: tuple[int, ...] = ()
+    tls: int = 0
     by_process: bool = True
     slots: int = 16384
     connections: int = 1_000_000
@@ -80,7 +82,7 @@ class KernelOptions:
 
     def digest(self) -> str:
         """Changes when the options or the BPF sources do: then pins of old must be replaced."""
-        text = self.to_json() + sources.unit("weir.c")
+        text = self.to_json() + sources.unit("weir.c") + (sources.unit("weir_tls.c") if self.tls else "")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -62,7 +62,7 @@ class Instance:
         """An empty folder to pin into."""
         remove(self.fresh)
         try:
-            for part in ("maps", "progs", "links"):
+            for part in ("maps", "progs", "links", "uprobes"):
                 (self.fresh / part).mkdir(parents=True)
         except OSError as error:
             raise PrivilegeError(

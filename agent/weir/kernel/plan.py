@@ -13,8 +13,9 @@ from weir.kernel.options import KernelOptions
 class Program:
     """One BPF program.
 
-    ``hook`` is tp_btf, iter, raw_tp, kprobe, kretprobe, cgroup, reader or run (by user space); ``targets``
-    the tracepoint, the iterator's target, the functions (those that exist) or the attach types.
+    ``hook`` is tp_btf, iter, raw_tp, kprobe, kretprobe, cgroup, reader, uprobe (attached by the agent, as
+    processes come), uprobe reader or run (by user space); ``targets`` the tracepoint, the iterator's target,
+    the functions (those that exist) or the attach types.
     A ``reader`` is called by others: ``targets`` are the protocols it reads ("": a connection's beginning).
     ``over`` is the map an iterator walks. A plane without one of its ``needed`` programs is down.
     ``code`` names the C function where that is not ``name``: a second copy of a program sees the events
@@ -77,15 +78,34 @@ _REQUESTS = (
     Program("requests_fold", "run", ("raw_tp",), "requests"),
     Program("http_messages", "reader", ("", "http"), "http"),
     Program("redis_messages", "reader", ("redis",), "redis"),
-    Program("http2_messages", "reader", ("http2",), "http2"),
     Program("http2_results", "reader", ("http2 results",), "http2"),
     Program("http2_ends", "reader", ("http2 end",), "http2"),
+    Program("http2_messages", "reader", ("http2",), "http2"),  # not without the others, which come first
     Program("postgres_messages", "reader", ("postgresql",), "postgresql"),
     Program("mysql_messages", "reader", ("mysql",), "mysql"),
     Program("dns_messages", "reader", ("dns",), "dns"),
     # after all readers: a connection that finds none is taken for one of a protocol that is not known
     Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
 )
+_TLS_LINKS = (
+    Program("segments_again", "reader", ("segments",), "tls", code="talk_segments"),
+    Program("tls_links", "reader", ("tls",), "tls"),
+)
+#: Of ``bpf/weir_tls.c``: what TLS libraries' functions call, and the readers for what they are given.
+TLS = (
+    *(
+        Program(f"tls_{p.name}", "uprobe reader", p.targets, "tls", needed=p.plane == "http", code=p.name)
+        for p in _REQUESTS
+        if p.hook == "reader"
+    ),
+    *(
+        Program(name, "uprobe", (name,), "tls", needed=not name.startswith("go_"))
+        for name in ("tls_handshake", "tls_write", "tls_write_ex", "tls_read", "tls_read_ex", "tls_leave",
+                     "tls_return", "tls_free", "go_handshake", "go_write", "go_write_once", "go_read",
+                     "go_return", "go_close")
+    ),
+    Program("tls_forget", "run", ("raw_tp",), "tls"),
+)  # fmt: skip
 #: What learns of translated connections, best first: once a connection; else each packet of the namespaces.
 NAT = {
     "kprobe": Program("nat_confirm", "kprobe", ("__nf_conntrack_confirm",), "nat", needed=False),
@@ -105,7 +125,10 @@ _QUERIES = 16384
 _VARIANTS = {"storage": _STORAGE, "tracepoint": _TRACEPOINT, "kprobe": _KPROBE}
 #: Maps that the agent opens; the others are kept alive by the programs.
 PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners", "nat",
-               "requests", "request_rows", "free_requests", "readers")  # fmt: skip
+               "requests", "request_rows", "free_requests", "readers", "tls_talks",
+               "tls_calls")  # fmt: skip
+#: Maps of ``bpf/weir_tls.c`` that are not those of ``bpf/weir.c``, and that the agent opens.
+TLS_MAPS = {"readers": "tls_readers", "tls_h2s": "tls_h2s"}
 
 
 def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[Program]:
@@ -113,6 +136,7 @@ def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[
     chosen = _VARIANTS[variant] + (_UDP if options.udp else ()) + _RETIRE
     chosen += _REQUESTS if options.requests else ()
     chosen += _DNS if options.requests else ()
+    chosen += _TLS_LINKS if options.requests and options.tls else ()
     return [p for p in chosen if iterators or p.hook != "iter"]
 
 
@@ -129,6 +153,7 @@ def defines(
         "WEIR_UDP": int(options.udp),
         "WEIR_REQUESTS": options.requests,
         "WEIR_QUERIES": _QUERIES,
+        "WEIR_TLS": options.tls if options.requests else 0,
         "WEIR_REQUEST_PORTS": len(options.opaque_ports + options.skip_ports) if options.requests else 0,
         "WEIR_NAT": options.translated if conntrack and options.nat != "off" else 0,
         "WEIR_ITERATORS": int(iterators),

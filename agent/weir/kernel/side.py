@@ -127,6 +127,12 @@ class KernelSide:
             raise BlockingIOError(f"request row {row} is in use")
         return None if into == _NOBODY else into
 
+    def forget_sessions(self) -> None:
+        """Have every TLS session read anew: nobody was told what went over it for a while."""
+        self.maps.forget_calls()
+        for key in self.maps.sessions():
+            bpf.run_raw(self._programs["tls_forget"], *key)
+
     def records(self, limit: int = 100_000) -> Array:
         """Live sockets for the views (``layout.RECORD``), at most about ``limit``."""
         parts = [np.empty(0, RECORD)]
@@ -157,6 +163,19 @@ class KernelSide:
             MapFill("connections", self.maps.tracked(), connections),
             *([MapFill("requests", rows_used, self._requests)] if self._requests else ()),
         )
+
+    def program_fds(self) -> Mapping[str, int]:
+        """Open programs by name; they stay this object's."""
+        return dict(self._programs)
+
+    @property
+    def pins(self) -> Path:
+        """The folder of its pins."""
+        return self._pins
+
+    def plane_down(self, plane: str, why: str) -> None:
+        """Say of a plane that it does not work after all."""
+        self._planes[plane] = why
 
     def planes(self) -> Mapping[str, str]:
         """Plane → "" or why it is down."""

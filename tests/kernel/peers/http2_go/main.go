@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command http2_go: Go's own HTTP/2 server and client on loopback, without TLS. It prints its port and how many
-// requests the server answered, by method and status, as JSON.
+// Command http2_go: Go's own server and client on loopback: HTTP/2 without TLS, or "http1" or "http2" within TLS, for
+// which it begins with the first line that it is given. It prints its port and how many requests the server answered,
+// by method and status, as JSON.
 package main
 
 import (
+	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -22,8 +26,11 @@ func main() {
 	var lock sync.Mutex
 	counts := map[string]int{}
 	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mode := strings.Join(os.Args[1:], "")
+	protocols.SetUnencryptedHTTP2(mode == "")
+	protocols.SetHTTP1(mode == "http1")
+	protocols.SetHTTP2(mode == "http2")
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
 		io.Copy(io.Discard, r.Body)
 		lock.Lock()
@@ -34,14 +41,19 @@ func main() {
 		if status != 204 && status != 304 {
 			fmt.Fprint(w, strings.Repeat("x", status))
 		}
-	})}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	})
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.Protocols = protocols
+	transport := &http.Transport{Protocols: protocols, MaxIdleConnsPerHost: clients}
+	if mode == "" {
+		server.Start()
+	} else {
+		bufio.NewReader(os.Stdin).ReadString('\n')
+		server.EnableHTTP2 = mode == "http2"
+		server.StartTLS()
+		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
 	}
-	go server.Serve(listener)
-	client := &http.Client{Transport: &http.Transport{Protocols: protocols}, CheckRedirect: func(*http.Request, []*http.Request) error {
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
 	methods := []string{"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"}
@@ -52,7 +64,7 @@ func main() {
 		go func() {
 			defer all.Done()
 			for n := 0; n < requests; n++ {
-				url := fmt.Sprintf("http://%s/%d", listener.Addr(), statuses[n%len(statuses)])
+				url := fmt.Sprintf("%s/%d", server.URL, statuses[n%len(statuses)])
 				request, _ := http.NewRequest(methods[(n+c)%len(methods)], url, strings.NewReader(strings.Repeat("q", n)))
 				request.Header.Set("X-Number", strconv.Itoa(n))
 				answer, err := client.Do(request)
@@ -66,5 +78,7 @@ func main() {
 		}()
 	}
 	all.Wait()
-	json.NewEncoder(os.Stdout).Encode(map[string]any{"port": listener.Addr().(*net.TCPAddr).Port, "counts": counts})
+	client.CloseIdleConnections()
+	server.Close()
+	json.NewEncoder(os.Stdout).Encode(map[string]any{"port": server.Listener.Addr().(*net.TCPAddr).Port, "counts": counts})
 }

@@ -1,0 +1,1 @@
+"""TLS libraries in running processes: found, understood, probed."""
