@@ -26,7 +26,8 @@ struct conn {
 	u32 slot;
 	u32 role;
 	struct owner owner;
-	u32 reset; /* a RST came while it was opening */
+	u16 reset; /* a RST came while it was opening */
+	u16 rport; /* what a source dials: its socket forgets that where connect(2) fails (tcp_disconnect) */
 };
 
 BPF_ARRAY(tracked, u64, 1);

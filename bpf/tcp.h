@@ -142,6 +142,7 @@ static __always_inline void on_state(struct sock *sk, int old, int new)
 		c = conn_begin(sk, c, now);
 		if (c) {
 			c->role = WEIR_SOURCE;
+			c->rport = bpf_ntohs(GET(sk, __sk_common.skc_dport));
 			current_owner(&c->owner);
 		}
 	} else if (new == TCP_ESTABLISHED) {
@@ -182,7 +183,10 @@ static __always_inline void opening_destroyed(struct sock *sk, struct conn *c)
 			tracked_add(-1);
 		return;
 	}
-	if (why == WEIR_ABORTED && tp && GET(tp, total_retrans))
+	/* connect(2) has waited to the end, and nobody refused; or what was sent was sent again */
+	if (!c->reset && !GET(sk, __sk_common.skc_dport))
+		why = WEIR_TIMEOUT;
+	else if (why == WEIR_ABORTED && tp && GET(tp, total_retrans))
 		why = WEIR_TIMEOUT;
 	on_failed(sk, c, why, netns, now);
 }

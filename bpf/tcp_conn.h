@@ -11,6 +11,8 @@ static __always_inline int conn_place(struct sock *sk, struct conn *c, u32 netns
 	struct weir_edge e = {};
 	u16 rport = bpf_ntohs(GET(sk, __sk_common.skc_dport));
 
+	if (!rport)
+		rport = c->rport;
 	e.port = c->role == WEIR_SOURCE ? rport : tcp_local_port(sk);
 	if (!port_in_scope(e.port))
 		return 0;

@@ -172,20 +172,23 @@ def test_a_close_that_nobody_saw(road: Wire, variant: str) -> None:
 
 
 @variants
-@pytest.mark.parametrize("reason", ["refused", "aborted"])
+@pytest.mark.parametrize("reason", ["refused", "aborted", "timeout"])
 def test_a_failure_that_nobody_saw(road: Wire, variant: str, reason: str) -> None:
-    """The application has taken the error when the socket goes: the reason is what was seen on the way."""
+    """The application has taken the error when the socket goes: the reason is what was seen on the way.
+
+    Where connect(2) waits for it (a time-out), the socket has forgotten whom it dialled, too.
+    """
     with watching(road.client, road.server, variant=variant) as watch, Peer(road.client) as peer:
         road.server.refuse(7061)
         try:
-            patience = 5.0 if reason == "refused" else 0.5
+            patience = {"refused": 30.0, "aborted": 0.5, "timeout": 0}[reason]
             peer.post(
                 "attempt", family=socket.AF_INET, address=road.server.v4, port=7061, give_up=patience,
-                syn_retries=0, user_timeout_ms=0,
+                syn_retries=int(reason == "timeout"), user_timeout_ms=0,
             )  # fmt: skip
             watch.until(lambda: watch.drain().maps[1].used == 1)
             watch.detach(*_STATE)
-            if reason == "aborted":
+            if reason != "refused":
                 peer.answer()
         finally:
             road.server.accept_all()  # nobody listens: a SYN that is sent again meets a RST
