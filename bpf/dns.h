@@ -8,7 +8,7 @@
 #ifndef WEIR_DNS_H
 #define WEIR_DNS_H
 
-#include "requests.h"
+#include "tap.h"
 #include "words.h"
 
 #define DNS_TRIES 4 /* datagrams of a socket until it is taken for one without DNS */
@@ -114,12 +114,15 @@ static __always_inline void dns_count(struct dns_query *q, u32 status, u64 now)
 	key.method = q->type < 256 ? q->type : 0;
 	struct weir_requests *r = requests_at(row_of(&key, now));
 
-	if (r && status) {
-		request_add(r, now - q->began_ns, now);
-	} else if (r) {
-		ADD(r->untimed, 1);
-		r->active_ns = now;
-	}
+	u64 took = status ? now - q->began_ns : TAP_UNANSWERED;
+
+	if (!r)
+		return;
+	if (status)
+		request_add(r, took, now);
+	else
+		request_untimed(r, now);
+	tap_request(r, q->began_ns, 0, took, now);
 }
 
 /* A datagram with this payload; `state` is its socket's. */

@@ -76,12 +76,11 @@ static __always_inline void h2_count(struct talk *t, struct h2_half *w, u64 now)
 
 		if (!r)
 			continue;
-		if (e->timed) {
+		if (e->timed)
 			request_add(r, e->took, now);
-		} else {
-			ADD(r->untimed, 1);
-			r->active_ns = now;
-		}
+		else
+			request_untimed(r, now);
+		tap_request(r, e->asked, t->nonce, e->timed ? e->took : TAP_UNANSWERED, now);
 	}
 }
 
@@ -232,8 +231,8 @@ int http2_ends(carrier *ctx)
 		else
 			r = talk_row(t, protocol, asked & METHOD_BITS, 0, now);
 		if (r) {
-			ADD(r->untimed, 1);
-			r->active_ns = now;
+			request_untimed(r, now);
+			tap_request(r, asked, t->nonce, TAP_UNANSWERED, now);
 		}
 	}
 	first += H2_ENDS;

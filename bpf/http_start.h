@@ -82,6 +82,7 @@ static __always_inline int http_request(struct talk *t, struct half *h, const u6
 		return 0;
 	if (waiting)
 		t->pipelines = 1;
+	tap_line(t->asked[(t->last - 1) % TALK_ASKED], t->nonce, b, h->now);
 	h->flags = 0;
 	h->length = 0;
 	return 1;

@@ -106,6 +106,13 @@ static __always_inline void request_add(struct weir_requests *r, u64 took, u64 n
 	r->active_ns = now;
 }
 
+/* A request that was never answered. */
+static __always_inline void request_untimed(struct weir_requests *r, u64 now)
+{
+	ADD(r->untimed, 1);
+	r->active_ns = now;
+}
+
 #define FIRST_REQUEST (__builtin_offsetof(struct weir_requests, untimed) / 8)
 #define REQUEST_WORDS (sizeof(struct weir_requests) / 8)
 

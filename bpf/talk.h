@@ -9,7 +9,7 @@
 #ifndef WEIR_TALK_H
 #define WEIR_TALK_H
 
-#include "requests.h"
+#include "tap.h"
 #include "words.h"
 
 #define TALK_ASKED 16 /* requests on their way at once, on one connection */
@@ -170,11 +170,13 @@ static __always_inline struct weir_requests *talk_row(struct talk *t, u32 protoc
 static __always_inline void talk_answered(struct talk *t, u32 protocol, u64 asked, u32 status,
 					  u64 now)
 {
-	u64 began = asked & ~METHOD_BITS;
+	u64 began = asked & ~METHOD_BITS, took = now > began ? now - began : 0;
 	struct weir_requests *r = talk_row(t, protocol, asked & METHOD_BITS, status, now);
 
-	if (r)
-		request_add(r, now > began ? now - began : 0, now);
+	if (!r)
+		return;
+	request_add(r, took, now);
+	tap_request(r, asked, t->nonce, took, now);
 }
 
 /* Whether something of it was not read, said already or not: what had come before a segment that was late was seen, and
@@ -207,10 +209,10 @@ static __always_inline void talk_unanswered(struct talk *t, u64 now)
 		}
 		struct weir_requests *r = talk_row(t, t->protocol, asked & METHOD_BITS, 0, now);
 
-		if (r) {
-			ADD(r->untimed, 1);
-			r->active_ns = now;
-		}
+		if (!r)
+			continue;
+		request_untimed(r, now);
+		tap_request(r, asked, t->nonce, TAP_UNANSWERED, now);
 	}
 }
 

@@ -158,6 +158,28 @@ struct weir_requests {
 	__u64 duration[WEIR_DURATIONS];
 };
 
+/* What `weir tap` asks for, in an array of one. */
+struct weir_tap {
+	__u64 until_ns; /* CLOCK_MONOTONIC; 0: nothing */
+	__u64 left;     /* requests to be told until it asks again */
+	__u64 skipped;  /* requests that were not told */
+};
+
+#define WEIR_LINE 128
+
+/* A request's first bytes, zeros behind them. */
+struct weir_line {
+	__u8 bytes[WEIR_LINE];
+};
+
+/* One request, in a ring buffer. */
+struct weir_tapped {
+	struct weir_request_key key;
+	__u64 ended_ns;        /* CLOCK_MONOTONIC */
+	__u64 took_ns;         /* ~0: never answered */
+	struct weir_line line; /* all zero: not known */
+};
+
 /* One live socket, written by the iterators for the views (never for metrics). */
 struct weir_record {
 	__u8 laddr[16];

@@ -218,6 +218,37 @@ def stat(**values: Any) -> None:
 
 
 @cli.command()
+@_config
+@_option("--agent", default="http://127.0.0.1:10435", show_default=True, metavar="URL",
+         help="An agent of this host to take names from; if there is none there, load alone.")  # fmt: skip
+@click.option("--alone", is_flag=True, help="Load for this session only, whether an agent runs or not.")
+@click.option("--filter", "filter_text", default="", help="Words, key:value and !word, of the ends; all must"
+              " match.")  # fmt: skip
+@click.option("--failures", is_flag=True, help="Only requests that failed.")
+@click.option("--rate", type=click.IntRange(1, 1000), default=100, show_default=True,
+              help="Requests a second that are looked at; of more it is said how many.")  # fmt: skip
+@click.option("--count", type=click.IntRange(0), default=0, show_default=True,
+              help="End after so many (0: do not).")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, show_default=True,
+              help="End after that time (0: do not).")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_instance
+@_scope
+@_kernel
+def tap(**values: Any) -> None:
+    """Single requests as they end: who asked whom, method, path, status, how long.
+
+    A sample, for root only, of this host, and to this terminal only: no port serves it. Of a request's text
+    only the method and the path without its query are shown.
+    """
+    from weir.session import show_tap
+    from weir.views.tap import Wanted
+
+    wanted = Wanted(**{f.name: values[f.name] for f in fields(Wanted)})
+    show_tap(_settings(values), agent=values["agent"], alone=values["alone"], wanted=wanted)
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="For scripts and bug reports; holds nothing personal.")
 @click.option("--load", "really", is_flag=True,
               help="Load every program under a name of its own, tell what the verifier says of each, and"

@@ -8,18 +8,23 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 
 from weir.config import Settings
-from weir.errors import WeirError
+from weir.errors import KernelError, WeirError
+from weir.kernel import side
+from weir.kernel.side import KernelSide
+from weir.kernel.tap import Tap
 from weir.pipeline import Pipeline, opened
+from weir.views.filters import parse
 from weir.views.once import print_once
 from weir.views.requests import RequestRow, request_rows
 from weir.views.rows import ConnectionRow, EdgeRow, edge_rows
 from weir.views.source import ApiSource
 from weir.views.stat import print_stat
+from weir.views.tap import Names, Wanted, print_tap
 from weir.views.top import run_top
 
 
@@ -28,6 +33,7 @@ class LocalSource:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self.kernel = pipeline.kernel
         self._losses: Mapping[str, int] = {}
 
     def edges(self) -> list[EdgeRow]:
@@ -61,19 +67,27 @@ class LocalSource:
 @contextmanager
 def chosen(settings: Settings, agent: str, alone: bool) -> Iterator[ApiSource | LocalSource]:
     """A running agent if there is one (and no scope was asked for), else a kernel side of our own."""
-    scoped = settings.netns or settings.cgroup or settings.port
-    if not alone and not scoped:
-        source = ApiSource(agent)
-        try:
-            source.edges()
-            yield source
-            return
-        except WeirError:
-            if os.geteuid() != 0:
-                raise
+    source = None if alone else _agent(settings, agent)
+    if source:
+        yield source
+        return
     own = replace(settings, instance=f"top-{os.getpid()}")
     with opened(own, temporary=True) as pipeline:
         yield LocalSource(pipeline)
+
+
+def _agent(settings: Settings, url: str) -> ApiSource | None:
+    """The agent there; None where a scope was asked for, or where there is none and root can do without."""
+    if settings.netns or settings.cgroup or settings.port:
+        return None
+    source = ApiSource(url)
+    try:
+        source.edges()
+    except WeirError:
+        if os.geteuid() != 0:
+            raise
+        return None
+    return source
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
@@ -118,3 +132,35 @@ def show_stat(
     signal.signal(signal.SIGTERM, _leave)
     with chosen(settings, agent, alone) as source:
         print_stat(source, by, sort, filter_text, limit, as_json, settings.interval, watch, sys.stdout)
+
+
+@contextmanager
+def _told(settings: Settings, source: ApiSource | LocalSource) -> Iterator[KernelSide]:
+    """The kernel side that counts for a source, and no other tap with it."""
+    if isinstance(source, LocalSource):
+        yield source.kernel
+        return
+    instance, _ = side.ready(settings.instance)
+    try:
+        if not instance.loaded():
+            raise KernelError(f"tap: the {source.describe()} does not count on this host, or has another"
+                              " --instance; run `weir tap` beside it, or with --alone")  # fmt: skip
+        with instance.claim("tap"):
+            kernel = KernelSide(instance)
+            try:
+                yield kernel
+            finally:
+                kernel.close()
+    finally:
+        instance.leave()
+
+
+def show_tap(settings: Settings, *, agent: str, alone: bool, wanted: Wanted) -> None:
+    """``weir tap``."""
+    signal.signal(signal.SIGTERM, _leave)
+    parse(wanted.filter_text)  # before anything is loaded
+    with chosen(settings, agent, alone) as source, _told(settings, source) as kernel:
+        tap = Tap(kernel)
+        names = Names(kernel.maps.slots.view, source.edges)
+        with suppress(KeyboardInterrupt):
+            print_tap(tap, names, wanted, sys.stdout, sys.stderr)

@@ -171,9 +171,23 @@ RECORD = np.dtype(
     ]
 )
 
+#: What `weir tap` asks for.
+TAP = np.dtype([("until_ns", "u8"), ("left", "u8"), ("skipped", "u8")])
+
+TAPPED = np.dtype(
+    [
+        ("key", REQUEST_KEY),
+        ("ended_ns", "u8"),
+        ("took_ns", "u8"),
+        ("line", "u1", 128),
+    ]
+)
+#: ``took_ns`` of a request that was never answered.
+UNANSWERED = 2**64 - 1
+
 STRUCTS = {
     "weir_edge": EDGE, "weir_slot": SLOT, "weir_request_key": REQUEST_KEY, "weir_requests": REQUESTS,
-    "weir_record": RECORD,
+    "weir_record": RECORD, "weir_tap": TAP, "weir_tapped": TAPPED,
 }  # fmt: skip
 
 

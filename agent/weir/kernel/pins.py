@@ -106,8 +106,11 @@ class Instance:
             self._hold = None
 
     @contextmanager
-    def lock(self, who: str) -> Iterator[None]:
-        """Hold the instance; BusyError if another process does. Freed by the kernel on any end."""
+    def claim(self, who: str) -> Iterator[Path]:
+        """Be the instance's only such process; BusyError if there is one. Freed by the kernel on any end.
+
+        Gives the file that says so, which stays.
+        """
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             file = open(self.run / f"{who}.lock", "a+", encoding="ascii")  # noqa: SIM115
@@ -125,12 +128,18 @@ class Instance:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            yield Path(file.name)
+
+    @contextmanager
+    def lock(self, who: str) -> Iterator[None]:
+        """Hold the instance, as :meth:`claim`, and leave nothing half made at the end."""
+        with self.claim(who) as file:
             try:
                 yield
             finally:
                 self._sweep()
                 if not self.loaded():  # a start that failed leaves nothing
-                    Path(file.name).unlink(missing_ok=True)
+                    file.unlink(missing_ok=True)
                     if who == "run" and not self.pins.exists():
                         shutil.rmtree(self.run, ignore_errors=True)
                     _rmdir(self.run)
