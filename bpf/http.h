@@ -184,9 +184,7 @@ static __always_inline u64 http_chunks(struct half *h, const u64 *b, u32 n)
 	return taken + (h->length ? h->length + 2 : 0); /* with its CRLF */
 }
 
-/* One step: `n` bytes from where the half reads on, the rest of b zero. How many were taken (a body that is
- * stepped over counts), STEP_MORE or STEP_BAD.
- */
+/* One step: `n` bytes from where the half reads on, the rest of b zero. As many as were taken, STEP_MORE or STEP_BAD. */
 static __always_inline u64 http_step(struct talk *t, struct half *h, u32 answers, const u64 *b,
 				     u32 n)
 {
@@ -209,9 +207,8 @@ static __always_inline int http_read(carrier *ctx, struct talk *t, struct half *
 			return 0;
 		u64 taken = http_step(t, h, answers, b, n);
 
-		if (taken == STEP_OTHER) {
+		if (taken == STEP_OTHER)
 			return 1; /* with what was held */
-		}
 		if (taken == STEP_BAD) {
 			talk_refuse(t, h, answers);
 			return 0;
@@ -219,6 +216,8 @@ static __always_inline int http_read(carrier *ctx, struct talk *t, struct half *
 		if (!answers && !t->protocol && talk_waiting(t))
 			t->protocol = WEIR_PROTO_HTTP;
 		half_advance(h, taken, b, n);
+		if (!answers && t->unrouted)
+			return half_wants(h);
 	}
 	return 1;
 }
@@ -234,7 +233,10 @@ int http_messages(carrier *ctx)
 	u32 answers = talk_reads(ctx, held, t);
 	struct half *h = &t->half[answers & 1];
 
-	if (http_read(ctx, t, h, answers)) {
+	ONCE(h->found) = http_read(ctx, t, h, answers);
+	if (!answers && t->unrouted)
+		http_route(t);
+	if (ONCE(h->found)) {
 		readers.call(ctx, t->protocol);
 		if (t->protocol > WEIR_PROTO_HTTP) /* it has no program here */
 			talk_unknown(t, h->began_ns);

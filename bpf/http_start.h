@@ -83,10 +83,34 @@ static __always_inline int http_request(struct talk *t, struct half *h, const u6
 	if (waiting)
 		t->pipelines = 1;
 	tap_line(t->asked[(t->last - 1) % TALK_ASKED], t->nonce, b, h->now);
+#ifdef WEIR_ROUTES
+#pragma unroll
+	for (u32 i = 0; i < TALK_WORDS; i++)
+		t->line[i] = b[i];
+	t->unrouted = 1;
+#endif
 	h->flags = 0;
 	h->length = 0;
 	return 1;
 }
+
+_Static_assert(TALK_WORDS == WEIR_LINE / 8,
+	       "a request's first bytes are as many as are read at once");
+
+#ifdef WEIR_ROUTES
+/* The route of the request that was read just now. */
+static __always_inline void http_route(struct talk *t)
+{
+	t->unrouted = 0;
+	u64 route = route_of((u8 *)t->line, ROUTE_METHOD);
+
+	t->asked[(t->last - 1) % TALK_ASKED] |= (route & 255) << ROUTE_SHIFT;
+}
+#else
+static __always_inline void http_route(struct talk *t)
+{
+}
+#endif
 
 /* What the answer in h->status means for what follows. */
 static __always_inline u32 http_kind(u32 status, u32 method)

@@ -9,6 +9,7 @@
 #ifndef WEIR_TALK_H
 #define WEIR_TALK_H
 
+#include "asked.h"
 #include "tap.h"
 #include "words.h"
 
@@ -56,11 +57,10 @@ struct half {
 };
 
 struct talk {
-	u64 asked
-		[TALK_ASKED]; /* when each began; its lowest bits are its enum weir_method, 0: no protocol known */
-	struct half half[2]; /* by enum talk_half */
-	u64 ready;           /* enum talk_ready */
-	u64 row;             /* last row, and above it its generation */
+	u64 asked[TALK_ASKED]; /* see ASKED_NS */
+	struct half half[2];   /* by enum talk_half */
+	u64 ready;             /* enum talk_ready */
+	u64 row;               /* last row, and above it its generation */
 	u32 slot;
 	u32 generation;
 	u32 first; /* the oldest request without an answer, the number that the next one gets */
@@ -74,7 +74,11 @@ struct talk {
 	u8 pipelines; /* it asked before it was answered */
 	u8 looked;    /* for the TLS session of the segment at hand, in vain */
 	u32 nonce;    /* of this connection among those whose state lay here: by their numbers */
-	u32 pad_again;
+	u8 unrouted;  /* the route of the newest request is still to be found, in `line` */
+	u8 pad[3];
+#ifdef WEIR_ROUTES
+	u64 line[WEIR_LINE / 8];
+#endif
 };
 #ifndef WEIR_USER
 BPF_SK_STORAGE(talks, struct talk);
@@ -95,8 +99,6 @@ static __always_inline u32 talk_answers(struct talk *t, u32 leaves)
 	return (t->role == WEIR_SOURCE) != leaves;
 }
 
-#define METHOD_BITS 63ULL /* 64 ns are nothing here */
-
 static __always_inline u32 talk_waiting(struct talk *t)
 {
 	return t->last - t->first;
@@ -108,7 +110,7 @@ static __always_inline int talk_push(struct talk *t, u64 began_ns, u32 method)
 
 	if (last - t->first >= TALK_ASKED)
 		return 0;
-	t->asked[last % TALK_ASKED] = (began_ns & ~METHOD_BITS) | method;
+	t->asked[last % TALK_ASKED] = (began_ns & ASKED_NS) | method;
 	t->last = last + 1;
 	return 1;
 }
@@ -137,16 +139,18 @@ static __always_inline void half_lose(struct talk *t, struct half *h)
 		t->pipelines = 1;
 }
 
-/* The row of this result on this connection; NULL if its edge is gone. */
-static __always_inline struct weir_requests *talk_row(struct talk *t, u32 protocol, u32 method,
+/* The row of this result (`what`: as asked_what has it) on this connection; NULL if its edge is gone. */
+static __always_inline struct weir_requests *talk_row(struct talk *t, u32 protocol, u32 what,
 						      u32 status, u64 now)
 {
+	u32 method = what & 255, route = what >> 8;
 	u64 place = ONCE(t->row);
 	struct weir_requests *r = requests_at((u32)place);
 
 	if (place && r && r->state == WEIR_USED && r->generation == place >> 32 &&
 	    r->key.slot == t->slot && r->key.generation == t->generation &&
-	    r->key.status == status && r->key.method == method && r->key.protocol == protocol)
+	    r->key.status == status && r->key.method == method && r->key.protocol == protocol &&
+	    r->key.route == route)
 		return r;
 	struct weir_slot *s = slot_at(t->slot);
 
@@ -159,6 +163,7 @@ static __always_inline struct weir_requests *talk_row(struct talk *t, u32 protoc
 	key.protocol = protocol;
 	key.method = method;
 	key.status = status;
+	key.route = route;
 	u32 row = row_of(&key, now);
 
 	r = requests_at(row);
@@ -170,13 +175,13 @@ static __always_inline struct weir_requests *talk_row(struct talk *t, u32 protoc
 static __always_inline void talk_answered(struct talk *t, u32 protocol, u64 asked, u32 status,
 					  u64 now)
 {
-	u64 began = asked & ~METHOD_BITS, took = now > began ? now - began : 0;
-	struct weir_requests *r = talk_row(t, protocol, asked & METHOD_BITS, status, now);
+	u64 took = asked_took(asked, now);
+	struct weir_requests *r = talk_row(t, protocol, asked_what(asked), status, now);
 
 	if (!r)
 		return;
 	request_add(r, took, now);
-	tap_request(r, asked, t->nonce, took, now);
+	tap_request(r, asked & (ASKED_NS | METHOD_BITS), t->nonce, took, now);
 }
 
 /* Whether something of it was not read, said already or not: what had come before a segment that was late was seen, and
@@ -207,12 +212,12 @@ static __always_inline void talk_unanswered(struct talk *t, u64 now)
 			event(WEIR_EV_REQUEST_UNPARSED);
 			continue;
 		}
-		struct weir_requests *r = talk_row(t, t->protocol, asked & METHOD_BITS, 0, now);
+		struct weir_requests *r = talk_row(t, t->protocol, asked_what(asked), 0, now);
 
 		if (!r)
 			continue;
 		request_untimed(r, now);
-		tap_request(r, asked, t->nonce, TAP_UNANSWERED, now);
+		tap_request(r, asked & (ASKED_NS | METHOD_BITS), t->nonce, TAP_UNANSWERED, now);
 	}
 }
 

@@ -86,6 +86,9 @@ _kernel = _stack(
     _option("--tls/--no-tls", default=False, show_default=True,
             help="Requests within TLS, by uprobes on OpenSSL, GnuTLS and Go in running processes; costs them"
             " a trap at each call."),
+    _option("--route", multiple=True, metavar="PATTERN",
+            help="Tell HTTP requests apart by the first pattern that their path fits, as /users/{id} or"
+            " /static/**. Repeats."),
     _option("--opaque-port", multiple=True, type=click.IntRange(1, 65535), metavar="PORT",
             help="Service port whose protocol is not looked at: its turns count as tcp. Repeats."),
     _option("--skip-port", multiple=True, type=click.IntRange(1, 65535), metavar="PORT",
@@ -192,7 +195,7 @@ def top(**values: Any) -> None:
 @_option("--agent", default="http://127.0.0.1:10435", show_default=True, metavar="URL",
          help="A running agent to read from; if there is none there, load alone.")  # fmt: skip
 @click.option("--alone", is_flag=True, help="Load for this session only, whether an agent runs or not.")
-@click.option("--by", type=click.Choice(["workload", "pod", "process", "pair"]), default="workload",
+@click.option("--by", type=click.Choice(["workload", "pod", "process", "pair", "route"]), default="workload",
               show_default=True, help="What a line is of.")  # fmt: skip
 @click.option("--sort", type=click.Choice(["requests", "failures", "latency", "name"]), default="requests",
               show_default=True, help="What comes first.")  # fmt: skip

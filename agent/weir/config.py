@@ -32,6 +32,7 @@ class Settings:
     requests: bool = True
     request_rows: int = 4096
     tls: bool = False
+    route: tuple[str, ...] = ()
     opaque_port: tuple[int, ...] = ()
     skip_port: tuple[int, ...] = ()
     nat: str = "auto"
@@ -61,6 +62,7 @@ class Settings:
             variant=self.tcp,
             udp=self.udp,
             requests=self.request_rows if self.requests else 0,
+            routes=self.route,
             tls=_SESSIONS if self.tls and self.requests else 0,
             opaque_ports=tuple(sorted(set(self.opaque_port) - set(self.skip_port))),
             skip_ports=tuple(sorted(set(self.skip_port))),

@@ -56,6 +56,13 @@ REQUEST_LABEL_HELP = {
     " before",
 }
 
+#: One more of both, where patterns of paths are configured.
+ROUTE_LABEL = "route"
+REQUEST_LABEL_HELP[ROUTE_LABEL] = (
+    "only with `--route`: the first of its patterns that the path of an HTTP request fits; empty where none"
+    " does, and of other protocols"
+)
+
 #: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _POD_LABEL = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 

@@ -30,6 +30,7 @@ from weir.identity.types import Owner
 from weir.kernel import bpf, side, socket_lb
 from weir.kernel.options import KernelOptions
 from weir.kernel.pins import Instance
+from weir.kernel.routes import compile_routes
 from weir.kernel.side import KernelSide
 from weir.labels import check_labels, label_sources
 from weir.tls.processes import Scope
@@ -54,7 +55,8 @@ class Pipeline:
         names = cluster.names if cluster else None
         self.identity = Identity.for_host(Cidrs(settings.cidr), cluster=names, cgroup2=cgroup2)
         self._drainer = Drainer(kernel)
-        self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series)
+        self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series,
+                                      routes=settings.route if settings.requests else ())  # fmt: skip
         idle = int(settings.idle * 1e9)
         self._retirer = Retirer(kernel, idle_ns=idle, pressed_ns=min(idle, 30 * 10**9))
         self._rows = RowRetirer(kernel)
@@ -224,6 +226,7 @@ class Cutter(threading.Thread):
 def ensure_loaded(instance: Instance, settings: Settings, cgroup2: Path) -> None:
     """Load unless the same programs with the same options are pinned already. ConfigError before that."""
     Cidrs(settings.cidr)
+    compile_routes(settings.route)
     check_labels(settings.labels)
     options = settings.kernel(cgroup2)
     fields = {"fields": {"instance": instance.name}}

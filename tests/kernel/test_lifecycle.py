@@ -66,7 +66,10 @@ def test_timeout(watch: Watch, road: Wire, family: str) -> None:
         road.server.accept_all()
     counted = watch.tcp(road.client, SOURCE, port)
     assert _failed(counted) == {"timeout": 1}
-    assert counted.retransmitted >= 1
+    if not watch.drain().events[
+        "late_close"
+    ]:  # else the socket forgot it before anybody looked (tcp_disconnect)
+        assert counted.retransmitted >= 1
 
 
 def test_unreachable(watch: Watch, road: Wire) -> None:

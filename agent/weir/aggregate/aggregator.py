@@ -37,9 +37,13 @@ class Aggregator:
         labels: Sequence[str] = (),
         max_series: int = 100_000,
         *,
+        routes: Sequence[str] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take ``labels`` (of labels.EXTRA_LABELS) and the budget. ConfigError when they cannot be."""
+        """Take ``labels`` (of labels.EXTRA_LABELS), the budget, the kernel side's patterns of paths.
+
+        ConfigError when they cannot be.
+        """
         if max_series < 2 * _RESERVE:
             raise ConfigError(f"--max-series {max_series}: at least {2 * _RESERVE} are needed")
         self._identity = identity
@@ -47,7 +51,8 @@ class Aggregator:
         budget = Budget(max_series - _RESERVE)
         self._sums = Sums(PAIRS, self._labeller.names, budget)
         #: Request rows.
-        self.requests = Requests(self._labeller, budget)
+        self.requests = Requests(self._labeller, budget, routes)
+        self._routes = ("", *routes)
         self._clock = clock
         self._unnamed = np.zeros((1024, 2), np.bool_)
         self._unattributed = [0, 0]
@@ -84,6 +89,7 @@ class Aggregator:
             requests=requests,
             durations=durations,
             request_rows=drain.requests,
+            routes=self._routes,
         )
 
     def survivor(self, slot: int) -> int | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,21 +17,23 @@ from weir.flows.types import Drain
 from weir.identity.types import Ends, Observed
 from weir.kernel import layout
 from weir.kernel.layout import RETIRING
-from weir.labels import DURATION_LABELS, REQUEST_LABELS
+from weir.labels import DURATION_LABELS, REQUEST_LABELS, ROUTE_LABEL
 from weir.metrics import DURATIONS, REQUESTS, TCP_SHAPE
 
 
 class Requests:
     """Two sums over the same rows, by labels with the status and without it."""
 
-    def __init__(self, labeller: Labeller, budget: Budget) -> None:
+    def __init__(self, labeller: Labeller, budget: Budget, routes: Sequence[str] = ()) -> None:
+        """Take the patterns of paths that rows are told apart by; without any there is no label for them."""
         self._labeller = labeller
+        self._routes = ("", *routes) if routes else ()
         self._tracker = Tracker()
         self._rows: dict[int, set[int]] = {}  # slot -> its rows
         self._slot: dict[int, int] = {}
-        names = labeller.names
-        self._counts = Sums(REQUESTS, (*names, *REQUEST_LABELS), budget)
-        self._durations = Sums(DURATIONS, (*names, *DURATION_LABELS), budget)
+        names, route = labeller.names, (ROUTE_LABEL,) if routes else ()
+        self._counts = Sums(REQUESTS, (*names, *REQUEST_LABELS, *route), budget)
+        self._durations = Sums(DURATIONS, (*names, *DURATION_LABELS, *route), budget)
 
     @property
     def series_folded(self) -> int:
@@ -81,8 +83,9 @@ class Requests:
         slot = int(key["slot"])
         edge = drain.slots["key"][where[slot]] if slot in where else np.zeros(1, layout.EDGE)[0]
         protocol, method, text, outcome = words(*(int(key[n]) for n in ("protocol", "method", "status")))
-        own = (protocol, method, text, outcome) if status else (protocol, method, outcome)
-        nothing = ("",) * (len(own) - 1) + ("unknown",)
+        route = (self._routes[int(key["route"])],) if self._routes else ()
+        own = (protocol, method, text, outcome, *route) if status else (protocol, method, outcome, *route)
+        nothing = ("",) * (len(own) - 1 - len(route)) + ("unknown",) + ("",) * len(route)
         if drain.request_indexes[at] == 0 or slot not in where:
             pair = self._labeller.labels(edge, ends(0))
             return Described((*self._labeller.shared(pair, "overflow"), *nothing), TCP_SHAPE, None)

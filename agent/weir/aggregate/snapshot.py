@@ -86,6 +86,8 @@ class Snapshot:
 
     #: Request rows as drained (dtype layout.REQUESTS).
     request_rows: Array = field(default_factory=lambda: np.empty(0, REQUEST_ROWS))
+    #: Patterns by the number that request rows have for them; "" for none.
+    routes: tuple[str, ...] = ("",)
 
     def sheets(self) -> tuple[tuple[Matrix, Sheet], ...]:
         """Everything that is published of pairs."""

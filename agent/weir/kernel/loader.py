@@ -31,6 +31,7 @@ from weir.kernel.layout import READERS
 from weir.kernel.options import KernelOptions, fold_prefix
 from weir.kernel.pins import Instance
 from weir.kernel.plan import Program
+from weir.kernel.routes import compile_routes
 
 
 class Loader:
@@ -112,6 +113,7 @@ class Loader:
         for ports, kind in ((options.opaque_ports, b"\1"), (options.skip_ports, b"\2")):
             for port in ports if options.requests else ():
                 bpf.map_update(module.map_fd("request_ports"), struct.pack("<H", port), kind)
+        self._fill_routes(module)
         for fold in options.folds:
             bits, address = fold_prefix(fold.network)
             value = bytes((fold.source_bits, fold.destination_bits, 0, 0))
@@ -122,6 +124,15 @@ class Loader:
             bpf.map_update(module.map_fd("scope_cgroup"), struct.pack("<Q", identity), _u32(1))
         for port in options.ports:
             bpf.map_update(module.map_fd("scope_port"), struct.pack("<H", port), b"\1")
+
+    def _fill_routes(self, module: Module) -> None:
+        if not self._options.requests:
+            return
+        for (node, word, other), step in compile_routes(self._options.routes).steps.items():
+            key = struct.pack("<QII", word, node, other)
+            bpf.map_update(
+                module.map_fd("route_steps"), key, struct.pack("<HBB", step.node, step.route, step.rest)
+            )
 
     def _translations(self, module: Module, folder: Path) -> str:
         """Learn of translated connections, those that there are too; why not (yet), else ""."""

@@ -37,6 +37,7 @@ class KernelOptions:
 
     ``requests`` is how many rows of requests the kernel holds; 0: requests are not looked for.
     Of ``opaque_ports`` only the turns are counted, of ``skip_ports`` no requests at all.
+    ``routes`` are patterns of paths (:mod:`weir.kernel.routes`), which rows are told apart by.
     ``tls`` is how many TLS sessions may be read where their processes call their libraries; 0: none.
     ``nat`` is how translated connections are learnt, ``translated`` how many are remembered.
     ``netns`` are inode numbers, ``cgroups`` pairs of cgroup id and path of the cgroup v2 folder,
@@ -49,6 +50,7 @@ class KernelOptions:
     opaque_ports: tuple[int, ...] = ()
     skip_ports: tuple[int, ...] = ()
     tls: int = 0
+    routes: tuple[str, ...] = ()
     by_process: bool = True
     slots: int = 16384
     connections: int = 1_000_000
@@ -75,6 +77,7 @@ class KernelOptions:
                 "netns": tuple(raw["netns"]),
                 "cgroups": tuple((i, p) for i, p in raw["cgroups"]),
                 "ports": tuple(raw["ports"]),
+                "routes": tuple(raw["routes"]),
                 "opaque_ports": tuple(raw["opaque_ports"]),
                 "skip_ports": tuple(raw["skip_ports"]),
             }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weir.kernel.options import KernelOptions
+from weir.kernel.routes import compile_routes
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def defines(
         "WEIR_QUERIES": _QUERIES,
         "WEIR_TLS": options.tls if options.requests else 0,
         "WEIR_REQUEST_PORTS": len(options.opaque_ports + options.skip_ports) if options.requests else 0,
+        "WEIR_ROUTES": len(compile_routes(options.routes).steps) if options.requests else 0,
         "WEIR_NAT": options.translated if conntrack and options.nat != "off" else 0,
         "WEIR_ITERATORS": int(iterators),
         "WEIR_NO_CMPXCHG": int(not cmpxchg),

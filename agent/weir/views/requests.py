@@ -28,6 +28,7 @@ class RequestRow:
     edge                        id of the pair (``views.rows.EdgeRow``)
     protocol                    tcp: a turn of a protocol that Weir does not parse; else its name
     method, status              as on /metrics
+    route                       the pattern that the path fits (--route), "" for none
     outcome                     success, failure, unknown
     requests                    since Weir looks
     duration_sum_seconds s      of those that were answered
@@ -40,6 +41,7 @@ class RequestRow:
     protocol: str
     method: str
     status: str
+    route: str
     outcome: str
     requests: int
     duration_sum_seconds: float
@@ -68,10 +70,10 @@ def request_rows(snapshot: Snapshot) -> list[RequestRow]:
         protocol, method, status, outcome = words(
             *(int(key[name]) for name in ("protocol", "method", "status"))
         )
-        durations = durations_of(row["duration"])
+        route, durations = snapshot.routes[int(key["route"])], durations_of(row["duration"])
         found.append(
             RequestRow(
-                f"{edge}/{protocol}/{method}/{status}", edge, protocol, method, status, outcome,
+                f"{edge}/{protocol}/{method}/{status}{route}", edge, protocol, method, status, route, outcome,
                 int(row["untimed"]) + sum(durations.values()),
                 int(row["sum_ns"]) / 1e9, durations,
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``weir stat``: golden metrics by workload, pod, process or pair."""
+"""``weir stat``: golden metrics by workload, pod, process, pair or route."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from weir.views.once import printable
 from weir.views.requests import RequestRow, percentile
 from weir.views.rows import EdgeRow
 
-GROUPS = ("workload", "pod", "process", "pair")
+GROUPS = ("workload", "pod", "process", "pair", "route")
 SORTS = ("requests", "failures", "latency", "name")
 #: An agent takes its snapshots at its own pace; so long do we wait for the next one (seconds).
 _PATIENCE = 15.0
@@ -76,14 +76,16 @@ class Golden:
         return sorted(self.rtts)[len(self.rtts) // 2] if self.rtts else None
 
 
-def key_of(edge: EdgeRow, by: str, protocol: str) -> Key:
-    """The line that a pair belongs to; ``by`` is one of GROUPS."""
+def key_of(edge: EdgeRow, by: str, protocol: str, what: str = "") -> Key:
+    """The line that a pair belongs to; ``by`` is one of GROUPS, ``what`` its method and route."""
     serves = edge.role == "destination"
     direction = "in" if serves else "out"
     if by == "pair":
         near, far = _named(edge.namespace, edge.workload), _named(edge.remote_namespace, edge.remote_workload)
         source, destination = (far, near) if serves else (near, far)
         return Key(direction, f"{source} → {destination}:{edge.port}", protocol)
+    if by == "route":
+        return Key(direction, f"{_named(edge.namespace, edge.workload)} {what}".rstrip(), protocol)
     own = {"workload": edge.workload, "pod": edge.pod, "process": edge.process}[by]
     return Key(direction, own if by == "process" else _named(edge.namespace, own or edge.workload), protocol)
 
@@ -103,16 +105,17 @@ def golden(
     bytes_before = {row.id: row for row in before[0]}
     edges = {row.id: row for row in now[0] if match(row)}
     found: dict[Key, Golden] = {}
-    spoken: dict[str, Counter[str]] = {}  # requests of a pair by protocol
+    spoken: dict[str, Counter[Key]] = {}  # requests of a pair by line
     for row in now[1]:
         edge = edges.get(row.edge)
         if edge is None:
             continue
-        one = found.setdefault(key_of(edge, by, row.protocol), Golden())
-        spoken.setdefault(edge.id, Counter())[row.protocol] += _add(one, row, older.get(row.id))
-    for id_, protocols in spoken.items():
+        key = key_of(edge, by, row.protocol, f"{row.method} {row.route}" if row.route else "")
+        one = found.setdefault(key, Golden())
+        spoken.setdefault(edge.id, Counter())[key] += _add(one, row, older.get(row.id))
+    for id_, keys in spoken.items():
         edge, past = edges[id_], bytes_before.get(id_)
-        one = found[key_of(edge, by, protocols.most_common(1)[0][0])]  # the bytes are of the pair
+        one = found[keys.most_common(1)[0][0]]  # the bytes are of the pair
         one.sent += edge.sent_bytes - (past.sent_bytes if past else 0)
         one.received += edge.received_bytes - (past.received_bytes if past else 0)
         if edge.rtt_p50_us is not None:
