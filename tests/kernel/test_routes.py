@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes: requests told apart by the patterns that their paths fit, at both ends, on /metrics and in `weir stat`."""
+"""Routes: requests told apart by the patterns their paths fit, at both ends, on /metrics and in `weir stat`."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_paths(instance: str, netns: Netns) -> None:
         for reporter in ("source", "destination"):
             assert shown(page, reporter) == wanted
         assert page.sum(DURATION, route="/users/{id}") == 2 * (5 + 3 + 1)
-        told = json.loads(weir("stat", "--agent", agent.url, "--interval", "0", "--by", "route", "--json").stdout)
-        rows = {(row["direction"], row["name"]): row["requests"] for row in told["rows"]}
+        told = weir("stat", "--agent", agent.url, "--interval", "0", "--by", "route", "--json").stdout
+        rows = {(row["direction"], row["name"]): row["requests"] for row in json.loads(told)["rows"]}
         assert rows["in", "python GET /users/me"] == rows["out", "python GET /users/me"] == 8 + 2
         assert rows["in", "python POST /users/me"] == 1
         assert page.sum("weir_agent_kernel_events_total", event="request_unparsed") == 0
