@@ -4,7 +4,11 @@
 #define WEIR_BEGIN_H
 
 #include "dns_tcp.h"
+#include "ends.h"
 #include "http2.h"
+#ifdef WEIR_ROUTES
+#include "http2_path.h"
+#endif
 #include "mysql.h"
 #include "postgres.h"
 #include "redis.h"

@@ -123,14 +123,14 @@ int dns_messages(carrier *ctx)
 		u32 n = half_wants(h) ? half_load(ctx, h, b) : 0;
 
 		if (!n) {
-			half_leave(t, h);
+			half_leave(ctx, t, h);
 			return DONE;
 		}
 		u64 taken = h->state == TALK_START  ? dns_message(t, h, answers, (u8 *)b, n)
 			    : h->state == DNS_NAMES ? dns_name(h, b, n)
 						    : dns_asks(t, h, (u8 *)b, n);
 
-		if (!half_took(t, h, answers, taken, b, n))
+		if (!half_took(ctx, t, h, answers, taken, b, n))
 			return DONE;
 	}
 	half_again(ctx, t, h);

@@ -45,13 +45,25 @@ static __always_inline void half_release(struct half *h)
 		swap(&h->busy, 1, 0);
 }
 
-static __always_inline void half_leave(struct talk *t, struct half *h)
+/* Requests that wait get no answer any more: another program counts them, where this one may still call it. */
+static __always_inline void talk_over(carrier *ctx, struct talk *t)
 {
-	if (h->ends) {
-		h->ends = 0;
-		talk_unanswered(t, h->now);
-	}
+	if (!talk_waiting(t))
+		return;
+	readers.call(ctx, WEIR_READER_END);
+	event_add(WEIR_EV_REQUEST_UNPARSED, talk_waiting(t));
+	t->first = t->last;
+}
+
+/* The last thing that a program does. */
+static __always_inline void half_leave(carrier *ctx, struct talk *t, struct half *h)
+{
+	u32 ends = h->ends;
+
+	h->ends = 0;
 	half_release(h);
+	if (ends)
+		talk_over(ctx, t);
 }
 
 /* Whether the segment at hand has what is to be read next. */
@@ -124,12 +136,12 @@ static __always_inline void talk_refuse(struct talk *t, struct half *h, u32 answ
 }
 
 /* After a step: whether there may be another one. */
-static __always_inline int half_took(struct talk *t, struct half *h, u32 answers, u64 taken,
-				     const u64 *b, u32 n)
+static __always_inline int half_took(carrier *ctx, struct talk *t, struct half *h, u32 answers,
+				     u64 taken, const u64 *b, u32 n)
 {
 	if (taken == STEP_BAD) {
 		talk_refuse(t, h, answers);
-		half_leave(t, h);
+		half_leave(ctx, t, h);
 		return 0;
 	}
 	half_advance(h, taken, b, n);
@@ -141,7 +153,7 @@ static __always_inline void half_again(carrier *ctx, struct talk *t, struct half
 {
 	readers.call(ctx, t->protocol);
 	half_lose(t, h);
-	half_leave(t, h);
+	half_leave(ctx, t, h);
 }
 
 #endif

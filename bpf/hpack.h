@@ -22,6 +22,7 @@ enum hpack_name {
 	HPACK_TYPE,    /* of the content: 1 for gRPC */
 	HPACK_GRPC,    /* the status + 1 */
 	HPACK_UNKNOWN, /* an entry from before Weir looked */
+	HPACK_PATH,    /* its route (routes.h); only where there are any */
 	HPACK_NAMES = 8
 };
 
@@ -48,10 +49,15 @@ static __always_inline u64 hpack_meaning(struct hpack *p, u64 index)
 		    (WEIR_METHOD_GET + (index - 2) * (WEIR_METHOD_POST - WEIR_METHOD_GET)) * method;
 	u64 back = index - HPACK_STATIC - 1, dynamic = under(HPACK_STATIC, index);
 	u64 known = dynamic & under(back, p->known), unknown = dynamic & (known ^ 1);
-	u64 entry = p->table[(p->inserted - 1 - back) % HPACK_TABLE];
+	u64 entry = p->table[(p->inserted - 1 - back) % HPACK_TABLE], path = 0;
+
+#ifdef WEIR_ROUTES /* 4 is "/", 5 "/index.html" */
+	path = within(index, 4, 5);
+	value += path * (WEIR_ROUTE_ROOT * equals(index, 4) + WEIR_ROUTE_INDEX * equals(index, 5));
+#endif
 
 	return (HPACK_METHOD * method + HPACK_STATUS * status + HPACK_TYPE * type +
-		HPACK_UNKNOWN * unknown)
+		HPACK_UNKNOWN * unknown + HPACK_PATH * path)
 		       << 12 |
 	       value | entry * known;
 }
@@ -178,6 +184,9 @@ static __always_inline u64 hpack_name(const u8 *b, u64 huffman, u64 length)
 				     equals(rest & FIRST(4), W4('t', 'y', 'p', 'e')) &
 				     equals(length, 12);
 
+#ifdef WEIR_ROUTES
+	name += HPACK_PATH * HPACK_IS(W8(':', 'p', 'a', 't', 'h', 0, 0, 0), 5, 0x3fd358b9, 30);
+#endif
 	return name + HPACK_GRPC * grpc + HPACK_TYPE * type;
 }
 

@@ -243,7 +243,7 @@ int http_messages(carrier *ctx)
 		else
 			half_lose(t, h); /* more than a program may follow itself */
 	}
-	half_leave(t, h);
+	half_leave(ctx, t, h);
 	return DONE;
 }
 

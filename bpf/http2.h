@@ -71,8 +71,8 @@ static __always_inline void h2_count(struct talk *t, struct h2_half *w, u64 now)
 		if (i >= results)
 			break;
 		struct h2_result *e = &w->result[i % H2_RESULTS];
-		struct weir_requests *r =
-			talk_row(t, e->protocol, e->asked & METHOD_BITS, e->status, now);
+		struct weir_requests *r = talk_row(
+			t, e->protocol, (e->asked & METHOD_BITS) | e->route << 8, e->status, now);
 
 		if (!r)
 			continue;
@@ -128,7 +128,7 @@ static __always_inline enum h2_outcome h2_read(carrier *ctx, struct h2 *c, struc
 			h2_block(w);
 		if (w->what)
 			h2_act(c, w, answers);
-		if (w->results == H2_RESULTS)
+		if (h2_path_comes(w) || w->results == H2_RESULTS)
 			break;
 	}
 	return H2_MORE;
@@ -146,6 +146,7 @@ static __always_inline void h2_leave(carrier *ctx, struct talk *t, struct h2 *c,
 		half_lose(t, h);
 	}
 	h->ends = 0;
+	w->path = w->paths = 0;
 	half_release(h);
 	if (ends)
 		readers.call(ctx, WEIR_READER_H2_END);
@@ -174,6 +175,8 @@ int http2_messages(carrier *ctx)
 	struct h2_half *w = &c->half[answers & 1];
 
 	ONCE(w->outcome) = h2_read(ctx, c, h, answers);
+	if (h2_path_comes(w))
+		readers.call(ctx, WEIR_READER_H2_PATH);
 	if (ONCE(w->outcome) == H2_MORE && w->results < H2_RESULTS)
 		readers.call(ctx, WEIR_PROTO_HTTP2);
 	if (w->results | w->unparsed)
@@ -229,7 +232,7 @@ int http2_ends(carrier *ctx)
 		if (lost || s->flags & H2_MAYBE || asked <= (c->lost_ns | METHOD_BITS))
 			event(WEIR_EV_REQUEST_UNPARSED); /* nobody knows */
 		else
-			r = talk_row(t, protocol, asked & METHOD_BITS, 0, now);
+			r = talk_row(t, protocol, (asked & METHOD_BITS) | s->route << 8, 0, now);
 		if (r) {
 			request_untimed(r, now);
 			tap_request(r, asked, t->nonce, TAP_UNANSWERED, now);

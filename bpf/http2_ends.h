@@ -36,6 +36,7 @@ static __always_inline void h2_result(struct h2_half *w, struct h2_stream *s)
 		return;
 	r->asked = asked;
 	r->status = w->status;
+	r->route = s->route;
 	r->timed = not_zero(end_ns);
 	r->took = end_ns > began ? end_ns - began : 0;
 	r->protocol = w->protocol;
@@ -83,6 +84,7 @@ static __always_inline void h2_asked(struct h2_half *w, struct h2_stream *s)
 	u64 maybe = not_zero(unknown) & (grpc ^ 1) & equals(method, WEIR_METHOD_POST);
 
 	s->id = w->stream;
+	s->route = w->hpack.field[HPACK_PATH];
 	s->status = 0;
 	s->flags = grpc * H2_GRPC | maybe * H2_MAYBE;
 	swap(&s->asked, 0, (w->began_ns & ~METHOD_BITS) | (method & METHOD_BITS));

@@ -12,6 +12,7 @@
 #define H2_LOOK    32  /* as many of them are enough for any step */
 #define H2_READ    208
 #define H2_RESULTS 32 /* requests that end until they are counted */
+#define H2_PATHS   12 /* paths of one segment that are looked at, where there are routes */
 
 /* In one run; one is a frame's head, a field, or a string. */
 #ifdef WEIR_USER
@@ -34,7 +35,7 @@ struct h2_stream {
 	u32 id;
 	u16 status;
 	u8 flags;
-	u8 pad;
+	u8 route;
 };
 
 /* What a step came to the end of. */
@@ -47,7 +48,8 @@ struct h2_result {
 	u16 status;
 	u8 protocol;
 	u8 timed;
-	u8 pad[4];
+	u8 route;
+	u8 pad[3];
 };
 
 /* Of one direction. */
@@ -77,6 +79,8 @@ struct h2_half {
 	u32 about; /* stream */
 	u32 code;
 	u64 end_ns;
+	u32 path; /* length of the string that comes now, a path, above it whether it is coded; 0: none does */
+	u32 paths; /* so many of this segment's have come */
 	u32 unparsed;
 	u32 results; /* what ended in this run, to be counted */
 	struct h2_result result[H2_RESULTS];
@@ -147,6 +151,16 @@ static __always_inline void h2_over(struct talk *t)
 {
 }
 #endif
+
+/* Whether what comes now is a path that is to be read. */
+static __always_inline u64 h2_path_comes(struct h2_half *w)
+{
+#ifdef WEIR_ROUTES
+	return w->path;
+#else
+	return 0;
+#endif
+}
 
 /* The stream's place, or one that is free; NULL if there is none. */
 static __always_inline struct h2_stream *h2_find(struct h2 *c, struct h2_half *w, u32 id, u64 free)

@@ -101,9 +101,10 @@ _Static_assert(TALK_WORDS == WEIR_LINE / 8,
 /* The route of the request that was read just now. */
 static __always_inline void http_route(struct talk *t)
 {
-	t->unrouted = 0;
-	u64 route = route_of((u8 *)t->line, ROUTE_METHOD);
+	u32 at = route_start((u8 *)t->line, &t->found);
+	u64 route = route_of((u8 *)t->line, at, &t->found);
 
+	t->unrouted = 0;
 	t->asked[(t->last - 1) % TALK_ASKED] |= (route & 255) << ROUTE_SHIFT;
 }
 #else

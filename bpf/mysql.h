@@ -178,12 +178,12 @@ int mysql_messages(carrier *ctx)
 		u32 n = half_wants(h) ? half_load(ctx, h, b) : 0;
 
 		if (!n) {
-			half_leave(t, h);
+			half_leave(ctx, t, h);
 			return DONE;
 		}
 		u64 taken = answers ? mysql_reply(t, h, b, n) : mysql_ask(t, h, b, n);
 
-		if (!half_took(t, h, answers, taken, b, n))
+		if (!half_took(ctx, t, h, answers, taken, b, n))
 			return DONE;
 	}
 	half_again(ctx, t, h);

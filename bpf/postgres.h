@@ -215,7 +215,7 @@ int postgres_messages(carrier *ctx)
 
 	if (h->state == TALK_TAIL) {
 		pg_tail(ctx, t, h);
-		half_leave(t, h);
+		half_leave(ctx, t, h);
 		return DONE;
 	}
 #pragma clang loop unroll(disable)
@@ -227,12 +227,12 @@ int postgres_messages(carrier *ctx)
 		u32 n = half_wants(h) ? half_load(ctx, h, b) : 0;
 
 		if (!n) {
-			half_leave(t, h);
+			half_leave(ctx, t, h);
 			return DONE;
 		}
 		u64 taken = answers ? pg_reply(t, h, b, n) : pg_ask(t, h, b, n);
 
-		if (!half_took(t, h, answers, taken, b, n))
+		if (!half_took(ctx, t, h, answers, taken, b, n))
 			return DONE;
 	}
 	half_again(ctx, t, h);

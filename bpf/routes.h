@@ -10,8 +10,6 @@
 #define ROUTE_BASIS 14695981039346656037ULL /* FNV-1a, of 64 bits */
 #define ROUTE_PRIME 1099511628211ULL
 
-enum route_phase { ROUTE_METHOD, ROUTE_TARGET, ROUTE_URI, ROUTE_PATH };
-
 struct route_key {
 	u64 word; /* hash of a segment */
 	u32 node;
@@ -39,47 +37,68 @@ static __always_inline struct route_step *route_step(u32 node, u64 word)
 	return route_steps.lookup(&key);
 }
 
-/* The route of a request line (`phase` ROUTE_METHOD) or of a path (ROUTE_TARGET): of its first WEIR_LINE bytes, zeros
- * behind them. 0: none fits, or it goes on where nothing is to be seen. Of a URI (RFC 9112 3.2.2) the path.
+/* Where the path begins in a request line, which may have a URI (RFC 9112 3.2.2); WEIR_LINE where it has none. Through
+ * `found`, so that it is any number to the verifier.
  */
-static __always_inline u32 route_of(const u8 *line, u32 phase)
+static __always_inline u32 route_start(const u8 *line, u32 *found)
 {
-	u64 word = ROUTE_BASIS;
-	u32 node = 0, slashes = 0, rest = 0;
+	u32 spaces = 0, slashes = 0, other = 0;
 
+	ONCE(*found) = WEIR_LINE;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < WEIR_LINE; i++) {
-		asm volatile("" : "+r"(i));
-		u64 c = line[i & (WEIR_LINE - 1)];
-		u64 slash = equals(c, '/'),
-		    ends = within(c, 1, ' ') | equals(c, '?') | equals(c, '#');
+		asm volatile("" : "+r"(i), "+r"(spaces), "+r"(slashes), "+r"(other));
+		u64 c = line[i & (WEIR_LINE - 1)], slash = equals(c, '/') & spaces;
+
+		if (!c || (spaces & under(c, '!')))
+			break;
+		slashes += slash;
+		if (slash & (equals(other, 0) | equals(slashes, 3))) {
+			ONCE(*found) = i;
+			break;
+		}
+		other |= spaces;
+		spaces |= equals(c, ' ');
+	}
+	return ONCE(*found);
+}
+
+/* The route of the path that begins at `at`, of WEIR_LINE bytes with zeros behind them; 0: none fits, or it goes on where
+ * nothing is to be seen. Also through `found`.
+ */
+static __always_inline u32 route_of(const u8 *line, u32 at, u32 *found)
+{
+	u64 word = ROUTE_BASIS;
+	u32 node = 0;
+
+	ONCE(*found) = 0;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < WEIR_LINE; i++) {
+		asm volatile("" : "+r"(i), "+r"(word));
+		at++;
+		if (at >= WEIR_LINE)
+			break;
+		u64 c = line[at & (WEIR_LINE - 1)];
+		u64 ends = within(c, 1, ' ') | equals(c, '?') | equals(c, '#');
 
 		if (!c)
 			break;
-
-		if (phase == ROUTE_METHOD) {
-			phase = c == ' ' ? ROUTE_TARGET : ROUTE_METHOD;
-		} else if (phase != ROUTE_PATH) {
-			slashes += slash;
-			if (ends)
-				break;
-			phase = slash && (phase == ROUTE_TARGET || slashes == 3) ? ROUTE_PATH
-										 : ROUTE_URI;
-		} else if (slash | ends) {
-			struct route_step *to = route_step(node, word);
-
-			if (!to)
-				return 0;
-			if (ends)
-				return to->route;
-			node = to->node;
-			rest = to->rest;
-			word = ROUTE_BASIS;
-		} else {
+		if (!(ends | equals(c, '/'))) {
 			word = (word ^ c) * ROUTE_PRIME;
+			continue;
 		}
+		struct route_step *to = route_step(node, word);
+
+		ONCE(*found) = 0;
+		if (!to)
+			break;
+		ONCE(*found) = ends ? to->route : to->rest;
+		if (ends)
+			break;
+		node = to->node;
+		word = ROUTE_BASIS;
 	}
-	return rest;
+	return ONCE(*found);
 }
 
 #endif

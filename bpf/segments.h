@@ -107,8 +107,8 @@ static __always_inline int talk_on(struct __sk_buff *skb, struct bpf_sock *sk, s
 		t->half[g->answers & 1].ends = 1; /* the answer may be in this segment */
 	else if (t->protocol == WEIR_PROTO_HTTP2)
 		readers.call(skb, WEIR_READER_H2_END);
-	else if (talk_waiting(t))
-		talk_unanswered(t, segment_time(g));
+	else
+		talk_over(skb, t);
 	return reads;
 }
 
@@ -124,7 +124,7 @@ int talk_segments(struct __sk_buff *skb)
 		/* there is no such program: its plane is down */
 		if (t->protocol)
 			talk_unknown(t, 0);
-		half_leave(t, &t->half[g.answers & 1]);
+		half_leave(skb, t, &t->half[g.answers & 1]);
 	}
 	return 1;
 }

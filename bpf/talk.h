@@ -77,7 +77,10 @@ struct talk {
 	u8 unrouted;  /* the route of the newest request is still to be found, in `line` */
 	u8 pad[3];
 #ifdef WEIR_ROUTES
-	u64 line[WEIR_LINE / 8];
+	u32 found; /* as in a half */
+	u32 pad_again;
+	u64 line[WEIR_LINE / 8]; /* a request's first bytes, or its path; and that decoded */
+	u64 text[WEIR_LINE / 8];
 #endif
 };
 #ifndef WEIR_USER
@@ -191,34 +194,6 @@ static __always_inline u64 half_lost(struct half *h)
 {
 	return equals(h->state, TALK_LOST) | equals(h->state, TALK_TAIL) | not_zero(h->missed) |
 	       (at_least(h->state, TALK_START) & under(h->next, h->seen));
-}
-
-/* No answer comes any more. If the answers could not be followed, nobody knows whether there was one. */
-static __always_inline void talk_unanswered(struct talk *t, u64 now)
-{
-	u64 lost = half_lost(&t->half[ANSWERS]);
-
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < TALK_ASKED; i++) {
-		asm volatile("" : "+r"(i));
-		u64 asked = talk_oldest(t);
-
-		if (!asked)
-			break;
-		t->first++;
-		if (!(asked & METHOD_BITS))
-			continue;
-		if (lost) {
-			event(WEIR_EV_REQUEST_UNPARSED);
-			continue;
-		}
-		struct weir_requests *r = talk_row(t, t->protocol, asked_what(asked), 0, now);
-
-		if (!r)
-			continue;
-		request_untimed(r, now);
-		tap_request(r, asked & (ASKED_NS | METHOD_BITS), t->nonce, TAP_UNANSWERED, now);
-	}
 }
 
 /* From here on nothing but turns: no protocol that is known, or one that gave way to another. */

@@ -99,7 +99,7 @@ static __always_inline int tls_bytes(struct pt_regs *ctx, struct tls_call *call,
 	}
 	/* there is no such program: its plane is down */
 	talk_unknown(t, 0);
-	half_leave(t, h);
+	half_release(h);
 	return 0;
 }
 
@@ -159,9 +159,10 @@ static __always_inline int session_end(struct pt_regs *ctx, u64 session)
 
 	if (!u)
 		return 0;
+	/* with what is kept of it */
 	if (u->streams)
 		readers.call(ctx, WEIR_READER_H2_END);
-	talk_unanswered(&u->talk, bpf_ktime_get_ns());
+	talk_over(ctx, &u->talk);
 	struct tls_key key = u->key;
 
 	tls_talks.delete(&key);

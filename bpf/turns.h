@@ -126,7 +126,7 @@ static __always_inline int talk_bytes(carrier *ctx, struct talk *t, struct half 
 		if (!g->answers || t->protocol != WEIR_PROTO_HTTP || !http_at_once(ctx, t, h))
 			return 1;
 	}
-	half_leave(t, h);
+	half_release(h);
 	return 0;
 }
 

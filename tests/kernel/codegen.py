@@ -205,7 +205,7 @@ def unknown(code: bytes, helpers: Mapping[int, str], fetching: bool) -> set[str]
 
 def check_programs(tree: Tree, types: Btf, variant: str, features: Features, into: Generated) -> None:
     """Compile everything of a variant as the loader does."""
-    options = KernelOptions(variant=variant, tls=64)
+    options = KernelOptions(variant=variant, tls=64, routes=("/users/{id}",))
     conntrack = not features.conntrack
     defines = plan.defines(variant, options, features.iterators, features.cmpxchg, conntrack)
     nat = [p for way, p in plan.NAT.items() if conntrack and (way == "kprobe" or features.netfilter_links)]
@@ -216,7 +216,7 @@ def check_programs(tree: Tree, types: Btf, variant: str, features: Features, int
     ]
     codes = tree.compile(_unit("weir.c"), defines, [p.code or p.name for p in wanted])
     if not into.variants:  # the same for all
-        names = [p.code or p.name for p in plan.TLS]
+        names = [p.code or p.name for p in plan.tls_programs(options)]
         user = tree.compile(_unit("weir_tls.c"), [*defines, "-DWEIR_USER=1"], names)
         codes |= {f"weir_tls.c: {name}": code for name, code in user.items()}
     helpers = {number: name for name, number in types.enum("bpf_func_id").items() if number > 0}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from weir.errors import KernelError, LoadError, PrivilegeError, WeirError
-from weir.kernel import attach, bpf, compiler, netns, plan, refusal, translations
+from weir.kernel import attach, bpf, compiler, huffman, netns, plan, refusal, translations
 from weir.kernel.btf import FUNC, KERNEL_BTF, TYPEDEF, Btf, BtfError
 from weir.kernel.compiled import Cache, Module
 from weir.kernel.features import Features
@@ -83,7 +83,7 @@ class Loader:
                 self._install(module, program, folder)
         if self.planes.get("tls") == "" and not self.planes["requests"]:
             self._read_tls(module, defines, folder)
-            programs = [*programs, *plan.TLS]
+            programs = [*programs, *plan.tls_programs(self._options)]
         self._drop_down(programs, folder)
         if not iterators:
             self.planes["discovery"] = (
@@ -133,6 +133,9 @@ class Loader:
             bpf.map_update(
                 module.map_fd("route_steps"), key, struct.pack("<HBB", step.node, step.route, step.rest)
             )
+        for index, found in enumerate(huffman.table() if self._options.routes else ()):
+            value = bytes((found.place, found.byte or 0, found.byte is not None, 0))
+            bpf.map_update(module.map_fd("huffman"), _u32(index), value)
 
     def _translations(self, module: Module, folder: Path) -> str:
         """Learn of translated connections, those that there are too; why not (yet), else ""."""
@@ -168,7 +171,7 @@ class Loader:
             return
         for name, pinned in plan.TLS_MAPS.items():
             bpf.pin(user.map_fd(name), str(folder / "maps" / pinned))
-        for program in plan.TLS:
+        for program in plan.tls_programs(self._options):
             self._install(user, program, folder)
 
     def _install(self, module: Module, program: Program, folder: Path) -> None:

@@ -75,12 +75,16 @@ _UDP = (
     Program("udp_egress", "cgroup", ("egress",), "udp"),
 )
 _DNS = (Program("dns_expired", "iter", ("bpf_map_elem",), "dns", over="dns_queries", needed=False),)
+#: Only with routes.
+_PATHS = Program("http2_path", "reader", ("http2 path",), "http2")
 _REQUESTS = (
     Program("requests_fold", "run", ("raw_tp",), "requests"),
+    Program("talk_end", "reader", ("end",), "requests"),
     Program("http_messages", "reader", ("", "http"), "http"),
     Program("redis_messages", "reader", ("redis",), "redis"),
     Program("http2_results", "reader", ("http2 results",), "http2"),
     Program("http2_ends", "reader", ("http2 end",), "http2"),
+    _PATHS,
     Program("http2_messages", "reader", ("http2",), "http2"),  # not without the others, which come first
     Program("postgres_messages", "reader", ("postgresql",), "postgresql"),
     Program("mysql_messages", "reader", ("mysql",), "mysql"),
@@ -95,7 +99,8 @@ _TLS_LINKS = (
 #: Of ``bpf/weir_tls.c``: what TLS libraries' functions call, and the readers for what they are given.
 TLS = (
     *(
-        Program(f"tls_{p.name}", "uprobe reader", p.targets, "tls", needed=p.plane == "http", code=p.name)
+        Program(f"tls_{p.name}", "uprobe reader", p.targets, "tls", code=p.name,
+                needed=p.plane in ("http", "requests"))
         for p in _REQUESTS
         if p.hook == "reader"
     ),
@@ -132,19 +137,29 @@ PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners",
 TLS_MAPS = {"readers": "tls_readers", "tls_h2s": "tls_h2s"}
 
 
+def _routed(program: Program, options: KernelOptions) -> bool:
+    return bool(options.routes) or (program.code or program.name) != _PATHS.name
+
+
+def tls_programs(options: KernelOptions) -> Sequence[Program]:
+    """Those of :data:`TLS` that these options need."""
+    return [p for p in TLS if _routed(p, options)]
+
+
 def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[Program]:
     """All that stays loaded for a variant ("storage", "tracepoint", "kprobe")."""
     chosen = _VARIANTS[variant] + (_UDP if options.udp else ()) + _RETIRE
     chosen += _REQUESTS if options.requests else ()
     chosen += _DNS if options.requests else ()
     chosen += _TLS_LINKS if options.requests and options.tls else ()
-    return [p for p in chosen if iterators or p.hook != "iter"]
+    return [p for p in chosen if (iterators or p.hook != "iter") and _routed(p, options)]
 
 
 def defines(
     variant: str, options: KernelOptions, iterators: bool, cmpxchg: bool, conntrack: bool = False
 ) -> list[str]:
     """Compiler flags that specialise ``bpf/weir.c``."""
+    routes = compile_routes(options.routes if options.requests else ())
     flags = {
         f"WEIR_{variant.upper()}": 1,
         "WEIR_SLOTS": options.slots,
@@ -156,7 +171,7 @@ def defines(
         "WEIR_QUERIES": _QUERIES,
         "WEIR_TLS": options.tls if options.requests else 0,
         "WEIR_REQUEST_PORTS": len(options.opaque_ports + options.skip_ports) if options.requests else 0,
-        "WEIR_ROUTES": len(compile_routes(options.routes).steps) if options.requests else 0,
+        "WEIR_ROUTES": len(routes.steps),
         "WEIR_NAT": options.translated if conntrack and options.nat != "off" else 0,
         "WEIR_ITERATORS": int(iterators),
         "WEIR_NO_CMPXCHG": int(not cmpxchg),
@@ -165,4 +180,7 @@ def defines(
         "WEIR_SCOPE_CGROUP": len(options.cgroups),
         "WEIR_SCOPE_PORT": len(options.ports),
     }
-    return [f"-D{name}={value}" for name, value in flags.items() if value]
+    # what HPACK's table has of paths (RFC 7541, appendix A)
+    of = {"WEIR_ROUTE_ROOT": routes.of("/"), "WEIR_ROUTE_INDEX": routes.of("/index.html")}
+    given = [f"-D{name}={value}" for name, value in flags.items() if value]
+    return given + [f"-D{name}={value}" for name, value in of.items() if routes.steps]
