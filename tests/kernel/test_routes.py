@@ -109,8 +109,10 @@ def by_route(watch: Watch, place: Netns, port: int, role: int) -> Counter[tuple[
 
 def test_http2(netns: Netns) -> None:
     """Paths as literals, plain and coded, and as indices of both tables; calls of gRPC."""
-    paths = ["/", "/index.html", "/users/me", "/users/42", "/users/42/orders/7?q=/a", "/users/", "/static/a/b",
-             "/a.B/Say", "/users/\N{LATIN SMALL LETTER E WITH ACUTE}", "/users/" + "x" * 90, "/users/" + "x" * 300]  # fmt: skip
+    paths = [
+        "/", "/index.html", "/users/me", "/users/42", "/users/42/orders/7?q=/a", "/users/", "/static/a/b",
+        "/a.B/Say", "/users/\N{LATIN SMALL LETTER E WITH ACUTE}", "/users/" + "x" * 90, "/users/" + "x" * 300,
+    ]  # fmt: skip
     routes = compile_routes(ROUTES)
     wanted: Counter[tuple[str, int]] = Counter()
     spoken = Spoken()
