@@ -56,9 +56,14 @@ static __always_inline int path_read(carrier *ctx, struct talk *t, struct half *
 		t->line[i] = 0;
 		t->text[i] = 0;
 	}
-	asm volatile("" : "+r"(length));
-	if (!length || length >= WEIR_LINE)
+	u64 last = length - 1;
+
+	/* as half_load has it */
+	asm volatile("" : "+r"(last));
+	if (last >= WEIR_LINE - 1)
 		return 1;
+	asm volatile("" : "+r"(last));
+	length = last + 1;
 	if (carry(ctx, h->at + (u32)(from - h->pos), t->line, length))
 		return 1;
 	if (w->path >> 31) {

@@ -10,8 +10,17 @@ BPF_TABLE("hash", struct weir_request_key, u32, request_rows, WEIR_REQUESTS);
 /* Rows nobody uses; user space fills it and gives rows back. */
 BPF_STACK(free_requests, u32, WEIR_REQUESTS);
 
-#ifdef WEIR_REQUEST_PORTS
 enum { PORT_OPAQUE = 1, PORT_SKIP };
+
+/* Servers whose pods say so by annotations; user space keeps it. */
+struct server_port {
+	u8 address[16];
+	u16 port;
+	u8 pad[6];
+};
+BPF_F_TABLE("hash", struct server_port, u8, server_ports, 4096, BPF_F_NO_PREALLOC);
+
+#ifdef WEIR_REQUEST_PORTS
 BPF_HASH(request_ports, u16, u8, WEIR_REQUEST_PORTS);
 #endif
 

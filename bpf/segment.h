@@ -25,6 +25,23 @@ static __always_inline struct conn *conn_of(struct bpf_sock *sk)
 #endif
 }
 
+/* Whether requests to this port are to be parsed: PORT_OPAQUE, PORT_SKIP or 0. */
+static __always_inline u32 port_kind(struct weir_edge *e, u32 role)
+{
+	struct server_port server = {.port = e->port};
+	u16 port = e->port;
+	u8 *kind = NULL;
+
+#ifdef WEIR_REQUEST_PORTS
+	kind = request_ports.lookup(&port);
+#endif
+	if (kind)
+		return *kind;
+	__builtin_memcpy(server.address, role == WEIR_SOURCE ? e->raddr : e->laddr, 16);
+	kind = server_ports.lookup(&server);
+	return kind ? *kind : 0;
+}
+
 /* A connection's first payload since Weir looks. Where nothing was sent or received before, its streams are
  * read from their first byte on; else each half waits for a turn. Its enum talk_ready from now on.
  */
@@ -54,15 +71,12 @@ static __always_inline u64 talk_begin(struct bpf_sock *sk, struct talk *t, struc
 	t->tries = whole ? 1 : TALK_TRIES;
 	t->slot = c->slot;
 	t->generation = s->generation;
-#ifdef WEIR_REQUEST_PORTS
-	u16 port = s->key.port;
-	u8 *kind = request_ports.lookup(&port);
+	u32 kind = port_kind(&s->key, c->role);
 
-	if (kind && *kind == PORT_SKIP)
+	if (kind == PORT_SKIP)
 		return TALK_SKIPPED;
 	if (kind)
 		talk_plain(t);
-#endif
 	return TALK_READY;
 }
 

@@ -92,6 +92,7 @@ class Pipeline:
             if time.monotonic() >= self._look_at:
                 self._look()
                 self._look_at = time.monotonic() + _LOOK_AGAIN
+            self._mark_ports()
             drain = self._drainer.drain()
             snapshot = self._aggregator.update(drain)
             with self._cutting:
@@ -106,6 +107,13 @@ class Pipeline:
                 vfs = tuple(map(self.cluster.names.vf, vfs))
                 agent = replace(agent, cluster=self.cluster.watch.state())
             return replace(snapshot, vfs=vfs, agent=agent)
+
+    def _mark_ports(self) -> None:
+        """Ports that pods' annotations say are not to be parsed, or counted."""
+        left_out = self.kernel.maps.mark_ports(self.cluster.index.marked_ports()) if self.cluster else 0
+        if left_out:
+            _log.warning("more ports are marked by annotations than the kernel side has room for",
+                         extra={"fields": {"left_out": left_out}})  # fmt: skip
 
     def _look(self) -> None:
         """What may have come to this host since the last time."""

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -94,6 +95,7 @@ class Maps:
         self.slots = Slots(self._fds["slots"], slots)
         self.requests = RequestRows(self._fds["requests"], requests) if requests else None
         self._cpus = _possible_cpus()
+        self._marked: dict[tuple[bytes, int], int] | None = None
 
     def events(self) -> dict[str, int]:
         """What the kernel side could not do, by name (``layout.EVENTS``), summed over CPUs."""
@@ -118,6 +120,28 @@ class Maps:
         except FileNotFoundError:
             return False
         return True
+
+    def mark_ports(self, wanted: Mapping[tuple[bytes, int], int]) -> int:
+        """Have connections to these servers (address of 16 bytes, port) counted as ``bpf/requests.h`` has it.
+
+        Those that begin from now on, and to no others. How many found no room.
+        """
+        if self.requests is None or wanted == self._marked:
+            return 0
+        fd, left_out = self._fds["server_ports"], 0
+        keys = {struct.pack("<16sH6x", *key): kind for key, kind in wanted.items()}
+        for key in set(bpf.map_keys(fd, 24, 1 << 20)) - keys.keys():
+            with suppress(FileNotFoundError):
+                bpf.map_delete(fd, key)
+        for key, kind in keys.items():
+            try:
+                bpf.map_update(fd, key, bytes((kind,)))
+            except OSError as error:
+                if error.errno != errno.E2BIG:
+                    raise
+                left_out += 1
+        self._marked = dict(wanted)
+        return left_out
 
     def forget_requests(self, index: int) -> None:
         """Take a row's key out of the look-up table, unless it points elsewhere by now."""

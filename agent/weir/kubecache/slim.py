@@ -18,8 +18,9 @@ from weir.identity.kube.objects import (
     SliceObject,
 )
 from weir.identity.kube.pods import CONFIG_HASH, SANDBOX_READY, SERVICE_NAME, TEMPLATE_HASH, WANTED
+from weir.identity.kube.ports import OPAQUE_PORTS, SKIP_PORTS
 
-_ANNOTATIONS = {*ANNOTATIONS, CONFIG_HASH, WANTED}
+_ANNOTATIONS = {*ANNOTATIONS, CONFIG_HASH, WANTED, OPAQUE_PORTS, SKIP_PORTS}
 _MAX_ANNOTATION = 65536
 #: What every slim object's JSON begins with; its resource version goes in after it.
 PREFIX = b'{"metadata":{'

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from weir.identity.kube.lifetimes import Lifetimes
 from weir.identity.kube.pods import Node, Pod, Service, Slice, number_of
+from weir.identity.kube.ports import MarkedPorts, Marks
 from weir.identity.kube.stays import Holder
 from weir.identity.kube.table import Table
 
@@ -62,6 +63,7 @@ class ClusterIndex:
         self._nodes: Table[Node, bytes] = Table(lambda n: n.addresses)
         self._slices: Table[Slice, ServiceName | bytes] = Table(_slice_keys)
         self._by_endpoint = False
+        self._marked = MarkedPorts()
         self._backends: dict[ServiceName, Workload | None] = {}
         self._cron: dict[tuple[str, str], str] = {}
         self._addresses: set[bytes] = set()
@@ -75,13 +77,20 @@ class ClusterIndex:
                 self.dropped += 1
                 return
             self._pods.put(pod)
+            self._marked.put(pod)
         self._hasten()
 
     def delete_pod(self, uid: str) -> None:
         """A pod is gone; it can be found for the grace time."""
         with self._lock:
             self._pods.delete(uid)
+            self._marked.drop(uid)
         self._hasten()
+
+    def marked_ports(self) -> Marks:
+        """Ports of pods that their annotations mark."""
+        with self._lock:
+            return self._marked.marks()
 
     def known_pods(self) -> set[str]:
         """Uids of those that are not gone."""

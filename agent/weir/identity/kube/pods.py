@@ -19,6 +19,7 @@ from weir.identity.kube.objects import (
     ServiceObject,
     SliceObject,
 )
+from weir.identity.kube.ports import ports_of
 
 #: Annotation of a static pod's mirror: its uid on the node, and in its cgroup's name.
 CONFIG_HASH = "kubernetes.io/config.hash"
@@ -41,7 +42,7 @@ class Pod(msgspec.Struct, frozen=True):
     static pod's on its node. Times are seconds since the epoch: ``since`` when it had its addresses
     (``exact``) or, where the API does not tell that, when its node took it on (0: not yet); ``leaving``
     when its deletion was asked for. ``waits`` while it has asked for secondary networks and no status tells
-    of them.
+    of them. ``ports`` are those that its annotations mark (:mod:`weir.identity.kube.ports`).
     """
 
     uid: str
@@ -60,6 +61,7 @@ class Pod(msgspec.Struct, frozen=True):
     exact: bool = False
     leaving: float = float("inf")
     waits: bool = False
+    ports: tuple[tuple[int, int], ...] = ()
 
     def attachment(self, address: bytes) -> Attachment | None:
         """The interface that has an address; None for one that no annotation tells of."""
@@ -84,6 +86,7 @@ def pod_of(item: PodObject, wanted_labels: Collection[str] = ()) -> tuple[Pod, b
         {name: labels[name] for name in wanted_labels if name in labels},
         (meta.annotations or {}).get(CONFIG_HASH, ""),
         *_since(item.status), _leaving(meta), not networks and not bad and WANTED in (meta.annotations or {}),
+        ports_of(meta.annotations)[0],
     )  # fmt: skip
     return pod, bad
 

@@ -13,6 +13,7 @@ from weir.identity.kube.api import Api
 from weir.identity.kube.index import ClusterIndex
 from weir.identity.kube.objects import NodeObject, Partial, PodObject, ServiceObject, SliceObject
 from weir.identity.kube.pods import node_of, pod_of, service_of, slice_of
+from weir.identity.kube.ports import ports_of
 from weir.identity.kube.reflector import Reflector, Resource
 
 #: Lists of all pods a second, by all agents together, where there are more nodes than a few.
@@ -39,7 +40,7 @@ class ClusterWatch:
         self._index = index
         self._clock = clock
         self._labels = frozenset(labels)
-        self._bad_networks = 0
+        self._bad_networks = self._bad_ports = 0
         self._reflectors: list[Reflector[Any]] = [
             Reflector(api, resource) for resource in self._resources(node)
         ]
@@ -68,6 +69,7 @@ class ClusterWatch:
     def _put_pod(self, item: PodObject) -> None:
         pod, bad = pod_of(item, self._labels)
         self._bad_networks += bad
+        self._bad_ports += ports_of(item.metadata.annotations)[1]
         self._index.put_pod(pod)
 
     def _put_job(self, item: Partial) -> None:
@@ -97,6 +99,7 @@ class ClusterWatch:
             for event, times in list(reflector.counts.items()):
                 events[reflector.resource, event] = times
         events["pods", "bad_network_status"] = self._bad_networks
+        events["pods", "bad_ports"] = self._bad_ports
         events["pods", "dropped"] = self._index.dropped
         ages = {reflector.resource: now - reflector.heard for reflector in self._reflectors}
         return ClusterState(ages, events, self._index.sizes())
