@@ -127,9 +127,9 @@ static __always_inline u64 h2_string(struct h2_half *w, const u8 *b, u32 avail)
 		return bytes + length;
 	}
 #ifdef WEIR_ROUTES
-	if (w->name == HPACK_PATH && length && w->paths < H2_PATHS) {
+	if (w->name == HPACK_PATH && length && length < H2_LONGEST && w->paths < H2_PATHS) {
 		w->paths++;
-		w->path = huffman << 31 | (length & 0xffff);
+		w->path = huffman << 31 | length;
 		w->state = H2_FIELD;
 		return bytes; /* the string itself is read by another program */
 	}

@@ -47,7 +47,7 @@ static __always_inline void path_decode(struct talk *t, u32 length)
 static __always_inline int path_read(carrier *ctx, struct talk *t, struct half *h,
 				     struct h2_half *w)
 {
-	u64 length = w->path & 0xffff, from = h->next - w->n + w->at;
+	u64 length = w->path & (H2_LONGEST - 1), from = h->next - w->n + w->at;
 
 	if (from < h->pos || from + length > h->end)
 		return 1;
@@ -95,7 +95,8 @@ int http2_path(carrier *ctx)
 		ONCE(w->found) = 0;
 	else
 		route_of((u8 *)t->text, 0, &w->found);
-	u64 meaning = HPACK_PATH << 12 | (ONCE(w->found) & 255), length = w->path & 0xffff;
+	u64 meaning = HPACK_PATH << 12 | (ONCE(w->found) & 255),
+	    length = w->path & (H2_LONGEST - 1);
 
 	hpack_apply(&w->hpack, meaning);
 	if (w->indexes)

@@ -11,8 +11,9 @@
 #define H2_WINDOW  256 /* bytes at hand */
 #define H2_LOOK    32  /* as many of them are enough for any step */
 #define H2_READ    208
-#define H2_RESULTS 32 /* requests that end until they are counted */
-#define H2_PATHS   12 /* paths of one segment that are looked at, where there are routes */
+#define H2_RESULTS 32   /* requests that end until they are counted */
+#define H2_LONGEST 4096 /* bytes of a path that is looked at */
+#define H2_PATHS   12   /* paths of one segment that are looked at, where there are routes */
 
 /* In one run; one is a frame's head, a field, or a string. */
 #ifdef WEIR_USER

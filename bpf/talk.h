@@ -179,7 +179,8 @@ static __always_inline void talk_answered(struct talk *t, u32 protocol, u64 aske
 					  u64 now)
 {
 	u64 took = asked_took(asked, now);
-	struct weir_requests *r = talk_row(t, protocol, asked_what(asked), status, now);
+	u32 what = protocol == WEIR_PROTO_HTTP ? asked_what(asked) : asked & METHOD_BITS;
+	struct weir_requests *r = talk_row(t, protocol, what, status, now);
 
 	if (!r)
 		return;
