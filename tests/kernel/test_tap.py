@@ -50,8 +50,8 @@ def asking(instance: str) -> bool:
 
 
 def end(process: subprocess.Popen[str]) -> tuple[list[dict[str, object]], str]:
-    """End it as Ctrl-C does: requests, and the last thing it said."""
-    process.send_signal(signal.SIGINT)
+    """End it: requests, and the last thing it said. (A shell's background jobs ignore what Ctrl-C sends.)"""
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     return [json.loads(line) for line in out.splitlines()], err.splitlines()[-1]
