@@ -28,7 +28,7 @@ from tests.kernel.test_http2_servers import PEERS, http2_counts
 from tests.kernel.test_http_servers import NGINX_CONF, needed, running, served
 from tests.kernel.watch import Watch, asking, nothing_lost
 from weir.kernel import uprobes
-from weir.kernel.layout import SOURCE
+from weir.kernel.layout import DESTINATION, SOURCE
 from weir.tls.processes import Scope
 from weir.tls.watch import TlsWatch
 
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.skipif(bool(uprobes.refusal()), reason=uprobes.refusal(
 PORT, GNUTLS = 8443, 8444
 _REQUESTS = 20_011
 _PATHS = ("/", "/gone", "/none", "/down", "/moved", "/page.txt", "/sink")
+_ROUTES = ("/", "/{page}")
 #: A server's port is not taken by a client of before.
 _SERVERS = f"{PORT},{GNUTLS},5432"
 
@@ -73,7 +74,7 @@ def place(place: Netns) -> Netns:
 
 @pytest.fixture(scope="module")
 def watch(place: Netns) -> Iterator[Watch]:
-    with asking(place, tls=1024) as made:
+    with asking(place, tls=1024, routes=_ROUTES) as made:
         yield made
 
 
@@ -166,6 +167,7 @@ def serving(place: Netns, folder: Path, home: Path) -> Iterator[subprocess.Popen
         NGINX_CONF.format(home=home, port=PORT)
         .replace(f"listen {PORT};", f"listen {PORT} ssl http2; {cipher}")
         .replace("proxy_pass http:", "proxy_pass https:")
+        .replace("$request_method $status", "$request_method $status $request_uri")
     )
     command = (*own_libraries(folder), "nginx", "-c", str(home / "nginx.conf"), "-e", str(home / "error.log"))
     with running(place, PORT, *command) as process:
@@ -200,6 +202,14 @@ def test_nginx_at_full_load(
     for (_, _, status), n in found.items():
         hundreds[status // 100] += n
     assert [hundreds[h] for h in (2, 3, 4, 5)] == [int(n) for n in asked.groups()]
+    paths = Counter(line.split()[2] for line in nginx.read_text().splitlines())
+    routes = Counter({1: paths["/"], 2: paths.total() - paths["/"]})
+    for role in (SOURCE, DESTINATION):
+        rows = watch.request_rows(place, role, PORT)
+        by_route: Counter[int] = Counter()
+        for row in rows:
+            by_route[int(row["key"]["route"])] += int(row["untimed"]) + int(row["duration"].sum())
+        assert +by_route == routes
     nothing_lost(watch, "reset_unmatched")
 
 
