@@ -43,7 +43,7 @@ class _Process:
 
 @dataclass
 class _File:
-    library: str
+    implementation: str
     fd: int
     stamp: tuple[int, int]
     users: set[int] = field(default_factory=set)
@@ -99,7 +99,7 @@ class TlsWatch(threading.Thread):
 
     def state(self) -> TlsState:
         """What is probed now."""
-        files = Counter(file.library for file in list(self._files.values()))
+        files = Counter(file.implementation for file in list(self._files.values()))
         return TlsState(dict(files), self._refused)
 
     def run(self) -> None:
