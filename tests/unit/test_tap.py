@@ -116,9 +116,22 @@ def test_rate(rate: int, pace: int) -> None:
 
 
 def test_count() -> None:
+    """What was told beyond it is said, too."""
     lines, said = tap(Kernel(3), count=7)
     assert len(lines) == 7
-    assert said.startswith("tap: 7 shown")
+    assert said == "tap: 7 shown, 2 came last and are not shown"
+
+
+def test_it_is_ended_between_two_looks() -> None:
+    kernel, out, err = Kernel(3), io.StringIO(), io.StringIO()
+
+    def ended(_: float) -> None:
+        kernel.end()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        print_tap(kernel, Names(slots(), list), Wanted(), out, err, sleep=ended)
+    assert (out.getvalue(), err.getvalue()) == ("", "tap: 0 shown, 3 came last and are not shown\n")
 
 
 def test_line_of_a_pair_without_names() -> None:

@@ -200,7 +200,7 @@ def print_tap(
     """Write requests as they end, until there were enough. ConfigError for a filter that cannot be."""
     match = parse(wanted.filter_text)
     began = said = before = clock()
-    shown = others = 0
+    shown = others = unread = 0
     credit = float(max(1, wanted.rate // 10))
     try:
         tap.ask(int(credit), time.monotonic_ns())
@@ -210,8 +210,11 @@ def print_tap(
             credit = min(wanted.rate, tap.left() + credit % 1 + wanted.rate * (now - before))
             before = now
             found = list(_chosen(requests(tap.read(), names, time.time() - time.monotonic()), match, wanted))
-            fit = [r for r in found if r is not None][: wanted.count - shown if wanted.count else None]
+            fit = [r for r in found if r is not None]
             others += found.count(None)
+            if wanted.count:
+                unread += max(0, len(fit) - (wanted.count - shown))
+                fit = fit[: wanted.count - shown]
             shown += len(fit)
             _write(fit, wanted.as_json, out)
             if wanted.seconds and now - began >= wanted.seconds:
@@ -222,7 +225,8 @@ def print_tap(
                 err.write(_summary(shown, others, tap.skipped(), wanted.rate) + "\n")
     finally:
         tap.stop()
-        err.write(_summary(shown, others, tap.skipped(), wanted.rate) + "\n")
+        unread += len(tap.read())  # it was ended between two looks
+        err.write(_summary(shown, others, tap.skipped(), wanted.rate, unread) + "\n")
 
 
 def _chosen(
@@ -241,10 +245,12 @@ def _write(found: Iterable[Request], as_json: bool, out: TextIO) -> None:
     out.flush()
 
 
-def _summary(shown: int, others: int, skipped: int, rate: int) -> str:
+def _summary(shown: int, others: int, skipped: int, rate: int, unread: int = 0) -> str:
     parts = [f"{shown:,} shown"]
     if others:
         parts.append(f"{others:,} did not match")
     if skipped:
         parts.append(f"{skipped:,} not looked at (more than --rate {rate} a second)")
+    if unread:
+        parts.append(f"{unread:,} came last and are not shown")
     return "tap: " + ", ".join(parts)
