@@ -296,9 +296,17 @@ class Writer(threading.Thread):
             due = max(due + self._health.interval, self._clock())
 
 
-def loaded_side(name: str) -> KernelSide:
-    """Open the pinned kernel side of an instance without holding it; KernelError if there is none."""
+@contextmanager
+def loaded_side(name: str) -> Iterator[tuple[Instance, KernelSide]]:
+    """The pinned kernel side of an instance, beside its agent; KernelError if there is none on this host."""
     instance, _ = side.ready(name)
-    if not instance.loaded():
-        raise KernelError(f"nothing is loaded for instance {name!r}: run `weir load` or `weir run` first")
-    return KernelSide(instance)
+    try:
+        if not instance.loaded():
+            raise KernelError(f"nothing is loaded for instance {name!r}: run `weir load` or `weir run` first")
+        kernel = KernelSide(instance)
+        try:
+            yield instance, kernel
+        finally:
+            kernel.close()
+    finally:
+        instance.leave()

@@ -13,11 +13,10 @@ from dataclasses import replace
 from types import FrameType
 
 from weir.config import Settings
-from weir.errors import KernelError, WeirError
-from weir.kernel import side
+from weir.errors import WeirError
 from weir.kernel.side import KernelSide
 from weir.kernel.tap import Tap
-from weir.pipeline import Pipeline, opened
+from weir.pipeline import Pipeline, loaded_side, opened
 from weir.views.filters import parse
 from weir.views.once import print_once
 from weir.views.requests import RequestRow, request_rows
@@ -140,19 +139,8 @@ def _told(settings: Settings, source: ApiSource | LocalSource) -> Iterator[Kerne
     if isinstance(source, LocalSource):
         yield source.kernel
         return
-    instance, _ = side.ready(settings.instance)
-    try:
-        if not instance.loaded():
-            raise KernelError(f"tap: the {source.describe()} does not count on this host, or has another"
-                              " --instance; run `weir tap` beside it, or with --alone")  # fmt: skip
-        with instance.claim("tap"):
-            kernel = KernelSide(instance)
-            try:
-                yield kernel
-            finally:
-                kernel.close()
-    finally:
-        instance.leave()
+    with loaded_side(settings.instance) as (instance, kernel), instance.claim("tap"):
+        yield kernel
 
 
 def show_tap(settings: Settings, *, agent: str, alone: bool, wanted: Wanted) -> None:

@@ -41,12 +41,9 @@ def tapping(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def asking(instance: str) -> bool:
     """Whether the kernel is to tell of requests now."""
-    side = loaded_side(instance)
-    try:
+    with loaded_side(instance) as (_, side):
         told = np.frombuffer(bpf.map_lookup(side.maps.fd("tap"), bytes(4), TAP.itemsize), TAP)
         return int(told["until_ns"][0]) > time.monotonic_ns()
-    finally:
-        side.close()
 
 
 def end(process: subprocess.Popen[str]) -> tuple[list[dict[str, object]], str]:
@@ -160,6 +157,6 @@ def test_refusals(instance: str, netns: Netns) -> None:
         )
         elsewhere = weir("tap", "--agent", agent.url, "--instance", "weirt-nobody")
         assert elsewhere.returncode == 4
-        assert "does not count on this host" in elsewhere.stderr
+        assert "nothing is loaded for instance 'weirt-nobody'" in elsewhere.stderr
     wrong = weir("tap", "--filter", "port:x")
     assert (wrong.returncode, wrong.stdout) == (2, "")
