@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -171,8 +172,8 @@ def test_reuse_of_socket_memory(watch: Watch, road: Wire) -> None:
             for size in (13, 1009, 7):
                 pair.run("send", size)
             ports.append(pair.port)
-    for port in ports:
-        _exact(watch, road, port, 13 + 1009 + 7, 0, 3)
+    for port, times in Counter(ports).items():  # the kernel may give one out again
+        _exact(watch, road, port, times * (13 + 1009 + 7), 0, times * 3)
 
 
 def test_a_socket_that_connects_again() -> None:
