@@ -6,6 +6,7 @@
 #include "dns_tcp.h"
 #include "ends.h"
 #include "http2.h"
+#include "http2_upgrade.h"
 #ifdef WEIR_ROUTES
 #include "http2_path.h"
 #endif

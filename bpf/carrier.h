@@ -50,9 +50,11 @@ typedef struct __sk_buff carrier;
 
 #define DONE 1 /* what a packet's program returns: it passes */
 
-/* Copies `n` bytes of the packet, of which there are so many; 0. */
+/* Copies `n` bytes of the packet, of which there are so many; 0. Or those that deferred.h kept. */
 static __always_inline long carry(carrier *ctx, u64 at, void *to, u32 n)
 {
+	if (at >> 32)
+		return bpf_probe_read_kernel(to, n, (void *)at);
 	return bpf_skb_load_bytes(ctx, at, to, n);
 }
 
@@ -78,7 +80,8 @@ static __always_inline struct talk *talk_held(holder *held)
 /* Which half of it is read: enum talk_half. */
 static __always_inline u64 talk_reads(carrier *ctx, holder *held, struct talk *t)
 {
-	return equals(t->role, WEIR_SOURCE) ^ packet_leaves(ctx);
+	return (equals(t->role, WEIR_SOURCE) ^ packet_leaves(ctx)) &
+	       (equals(ONCE(t->ready), TALK_DEFERRED) ^ 1);
 }
 #endif
 

@@ -55,6 +55,18 @@ static __always_inline void talk_over(carrier *ctx, struct talk *t)
 	t->first = t->last;
 }
 
+/* What was kept has been read: now the packet. */
+static __always_inline void half_goes_on(carrier *ctx, struct talk *t)
+{
+#ifndef WEIR_USER
+	if (ONCE(t->ready) != TALK_DEFERRED)
+		return;
+	readers.call(ctx, WEIR_READER_DEFERRED);
+	swap(&t->ready, TALK_DEFERRED,
+	     TALK_READY); /* which is missed: too many programs have run */
+#endif
+}
+
 /* The last thing that a program does. */
 static __always_inline void half_leave(carrier *ctx, struct talk *t, struct half *h)
 {
@@ -62,6 +74,7 @@ static __always_inline void half_leave(carrier *ctx, struct talk *t, struct half
 
 	h->ends = 0;
 	half_release(h);
+	half_goes_on(ctx, t);
 	if (ends)
 		talk_over(ctx, t);
 }

@@ -6,94 +6,7 @@
 #define WEIR_HTTP_H
 
 #include "begin.h"
-#include "http_start.h"
-
-enum http_state {
-	HTTP_HEADERS = TALK_STATES, /* at the beginning of a header line */
-	HTTP_LINE,                  /* within a long one */
-	HTTP_CHUNK,                 /* at a chunk's size */
-	HTTP_CHUNK_LINE,            /* within its long extensions */
-	HTTP_TRAILERS,
-	HTTP_TRAILER_LINE,
-};
-
-/* Within a head: index of the first line feed behind which something begins that matters (content-length,
- * transfer-encoding, the end), else of another one; NO_LINE if there is none.
- */
-static __always_inline u32 http_skip(struct half *h, const u64 *b)
-{
-	ONCE(h->found) = NO_LINE;
-#pragma unroll
-	for (u32 i = 0; i < TALK_WORDS; i++) {
-		u64 feeds = zero_bytes(b[i] ^ EVERY('\n'));
-
-		if (!feeds)
-			continue;
-		u64 after = b[i] >> 8 | (i + 1 < TALK_WORDS ? b[i + 1] << 56 : 0);
-		u64 matters = zero_bytes((after | EVERY(32)) ^ EVERY('c')) |
-			      zero_bytes((after | EVERY(32)) ^ EVERY('t')) |
-			      zero_bytes((after | EVERY(7)) ^ EVERY('\r' | 7));
-
-		if (matters & feeds) {
-			ONCE(h->found) = 8 * i + lowest(matters & feeds);
-			break;
-		}
-		ONCE(h->found) = 8 * i + lowest(feeds);
-	}
-	return ONCE(h->found);
-}
-
-/* A header line; whether it could be read. */
-static __always_inline int http_header(struct half *h, const u64 *words, u32 line)
-{
-	const u8 *b = (const u8 *)words;
-
-	if ((words[0] | LOWER) == W8('t', 'r', 'a', 'n', 's', 'f', 'e', 'r') &&
-	    (words[1] | LOWER) == W8('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') &&
-	    (b[16] | 32) == 'g' && b[17] == ':') {
-		h->flags |=
-			HTTP_CHUNKED; /* the only one that is left, and always the last (RFC 9112 6.1) */
-		return 1;
-	}
-	if ((words[0] | LOWER) != W8('c', 'o', 'n', 't', 'e', 'n', 't', '-') ||
-	    (words[1] & FIRST(7) | (LOWER & FIRST(7))) != W8('l', 'e', 'n', 'g', 't', 'h', ':', 0))
-		return 1;
-	u64 length = 0, digits = 0, more = 1;
-
-#pragma clang loop unroll(disable)
-	for (u32 i = 15; i < 15 + 24; i++) {
-		asm volatile("" : "+r"(i)); /* as a loop that 6.1 takes */
-		u64 digit = within(b[i], '0', '9'),
-		    space = within(b[i], ' ', ' ') | within(b[i], '\t', '\t');
-
-		more &= digit | (space & (not_zero(digits) ^ 1));
-		digit &= more;
-		length = length * (1 + 9 * digit) + (b[i] & 15) * digit;
-		digits += digit;
-	}
-	if (!digits || digits > 18 || line == NO_LINE)
-		return 0;
-	h->length = length;
-	h->flags |= HTTP_LENGTH;
-	return 1;
-}
-
-/* The head is whole: what follows (RFC 9112 6.3); how many bytes to step over. */
-static __always_inline u64 http_body(struct half *h, u32 answers)
-{
-	h->state = TALK_START;
-	if (h->flags & HTTP_NO_BODY)
-		return 0;
-	if (h->flags & HTTP_CHUNKED) {
-		h->state = HTTP_CHUNK;
-		return 0;
-	}
-	if (h->flags & HTTP_LENGTH)
-		return h->length;
-	if (answers)
-		h->state = TALK_OPAQUE; /* until the connection ends */
-	return 0;
-}
+#include "http_fields.h"
 
 /* A chunk's size, in hexadecimal digits; whether there is one. */
 static __always_inline int http_chunk(struct half *h, const u64 *words)
@@ -114,14 +27,34 @@ static __always_inline int http_chunk(struct half *h, const u64 *words)
 	return digits && digits < 13;
 }
 
+/* Behind the empty line that ends a head, of so many bytes. */
+static __always_inline u64 http_ended(struct talk *t, struct half *h, u32 answers, u64 bytes)
+{
+	u64 body = http_body(h, answers);
+
+	if (answers && (h->flags & (HTTP_UPGRADE | HTTP_H2C)) == HTTP_UPGRADE)
+		http_upgraded(t, h);
+	return bytes + body;
+}
+
+/* A connection goes on as HTTP/2: the answer that said so was not read. */
+static __always_inline void http_missed(struct talk *t)
+{
+	event_add(WEIR_EV_REQUEST_UNPARSED, talk_waiting(t));
+	t->first = t->last;
+	t->half[ANSWERS].state = TALK_LOST;
+}
+
 /* At a line of a head, or within a long one. */
 static __always_inline u64 http_head(struct talk *t, struct half *h, u32 answers, const u64 *b,
 				     u32 n)
 {
-	u32 line = http_skip(h, b), state = h->state;
+	u32 line = http_skip(h, answers, b), state = h->state;
 	u64 taken = line == NO_LINE ? n : line + 1;
 
-	if (state == TALK_START && !answers && !t->protocol) {
+	if (state == TALK_START && !answers && (!t->protocol || b[0] == H2_PRI)) {
+		if (t->protocol)
+			http_missed(t);
 		t->protocol = protocol_of(b, n, t->tries > 1);
 		if (t->protocol)
 			return STEP_OTHER;
@@ -146,7 +79,7 @@ static __always_inline u64 http_head(struct talk *t, struct half *h, u32 answers
 			return STEP_BAD;
 	} else if (state == HTTP_HEADERS) {
 		if (empty)
-			return ended + http_body(h, answers);
+			return http_ended(t, h, answers, ended);
 		if (!http_header(h, b, line))
 			return STEP_BAD;
 	}
@@ -184,6 +117,12 @@ static __always_inline u64 http_chunks(struct half *h, const u64 *b, u32 n)
 	return taken + (h->length ? h->length + 2 : 0); /* with its CRLF */
 }
 
+/* Whether what follows the head that was read is HTTP/2. */
+static __always_inline u64 http_becomes(struct half *h, u32 answers)
+{
+	return answers & equals(h->state, TALK_START) & not_zero(h->flags & HTTP_H2C);
+}
+
 /* One step: `n` bytes from where the half reads on, the rest of b zero. As many as were taken, STEP_MORE or STEP_BAD. */
 static __always_inline u64 http_step(struct talk *t, struct half *h, u32 answers, const u64 *b,
 				     u32 n)
@@ -218,6 +157,8 @@ static __always_inline int http_read(carrier *ctx, struct talk *t, struct half *
 		half_advance(h, taken, b, n);
 		if (!answers && t->unrouted)
 			return half_wants(h);
+		if (http_becomes(h, answers))
+			return 1;
 	}
 	return 1;
 }
@@ -237,8 +178,12 @@ int http_messages(carrier *ctx)
 	if (!answers && t->unrouted)
 		http_route(t);
 	if (ONCE(h->found)) {
-		readers.call(ctx, t->protocol);
-		if (t->protocol > WEIR_PROTO_HTTP) /* it has no program here */
+		u32 upgraded = http_becomes(h, answers);
+
+		readers.call(ctx, upgraded ? WEIR_READER_H2_UPGRADE : t->protocol);
+		if (upgraded) /* it has no program here */
+			http_upgraded(t, h);
+		else if (t->protocol > WEIR_PROTO_HTTP)
 			talk_unknown(t, h->began_ns);
 		else
 			half_lose(t, h); /* more than a program may follow itself */

@@ -148,6 +148,7 @@ static __always_inline void h2_leave(carrier *ctx, struct talk *t, struct h2 *c,
 	h->ends = 0;
 	w->path = w->paths = 0;
 	half_release(h);
+	half_goes_on(ctx, t);
 	if (ends)
 		readers.call(ctx, WEIR_READER_H2_END);
 }
@@ -169,7 +170,7 @@ int http2_messages(carrier *ctx)
 	if (!c) {
 		event(WEIR_EV_TALK_FAILED);
 		talk_plain(t);
-		half_release(h);
+		half_leave(ctx, t, h);
 		return DONE;
 	}
 	struct h2_half *w = &c->half[answers & 1];

@@ -83,8 +83,7 @@ static __always_inline int h2_control(const u8 *b)
 /* Whether a connection's first bytes are HTTP/2; in the middle of one, whether a segment's are. */
 static __always_inline int h2_begins(const u64 *words, u32 n, u32 middle)
 {
-	return words[0] == W8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T') ||
-	       (middle && n > H2_HEAD && h2_headers((const u8 *)words, 0));
+	return words[0] == H2_PRI || (middle && n > H2_HEAD && h2_headers((const u8 *)words, 0));
 }
 
 /* At the first byte of a half, or where it begins anew; whether frames can be read. */
@@ -92,7 +91,7 @@ static __always_inline int h2_start(struct h2 *c, struct half *h, struct h2_half
 				    u32 answers)
 {
 	const u8 *b = w->window;
-	u64 preface = equals(*(u64 *)b, W8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T')) & (answers ^ 1);
+	u64 preface = equals(*(u64 *)b, H2_PRI) & (answers ^ 1);
 
 	if (avail < H2_HEAD || avail < H2_HEAD + (b[4] & H2_PRIORITY ? 6 : not_zero(b[2])))
 		return 0;

@@ -12,6 +12,8 @@ enum http_flags {
 	HTTP_NO_BODY = 4,
 	HTTP_SWITCH = 8, /* after this head another protocol is spoken */
 	HTTP_INTERIM = 16,
+	HTTP_UPGRADE = 32, /* so it is, and one of its fields tells which one (RFC 9110 15.2.2) */
+	HTTP_H2C = 64,     /* HTTP/2 (RFC 7540 3.2), which RFC 9113 has no more */
 };
 
 static __always_inline u32 http_method(const u64 *b)
@@ -47,7 +49,7 @@ static __always_inline int http_other(const u64 *words)
 	const u8 *b = (const u8 *)words;
 	u32 length = 0;
 
-	if (words[0] == W8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T'))
+	if (words[0] == H2_PRI)
 		return 0;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 20; i++) {
@@ -116,14 +118,14 @@ static __always_inline void http_route(struct talk *t)
 /* What the answer in h->status means for what follows. */
 static __always_inline u32 http_kind(u32 status, u32 method)
 {
-	u64 interim = within(status, 100, 199) & (within(status, 101, 101) ^ 1);
-	u64 tunnel = within(status, 101, 101) |
-		     (within(method, WEIR_METHOD_CONNECT, WEIR_METHOD_CONNECT) &
-		      within(status, 200, 299));
+	u64 upgrade = within(status, 101, 101), interim = within(status, 100, 199) & (upgrade ^ 1);
+	u64 tunnel =
+		within(method, WEIR_METHOD_CONNECT, WEIR_METHOD_CONNECT) & within(status, 200, 299);
 	u64 empty = within(method, WEIR_METHOD_HEAD, WEIR_METHOD_HEAD) | within(status, 204, 204) |
-		    within(status, 304, 304) | interim;
+		    within(status, 304, 304) | interim | upgrade;
 
-	return interim * HTTP_INTERIM | tunnel * HTTP_SWITCH | empty * HTTP_NO_BODY;
+	return interim * HTTP_INTERIM | tunnel * HTTP_SWITCH | upgrade * HTTP_UPGRADE |
+	       empty * HTTP_NO_BODY;
 }
 
 /* The status in an answer's first 16 bytes; 0 if they are none. */
@@ -151,8 +153,8 @@ static __always_inline int http_answer(struct talk *t, struct half *h, const u64
 	h->flags = http_kind(ONCE(h->status), ONCE(h->method));
 	u64 asked = talk_oldest(t);
 
-	if (h->flags & HTTP_INTERIM)
-		return 1; /* the answer is still to come */
+	if (h->flags & (HTTP_INTERIM | HTTP_UPGRADE))
+		return 1; /* the answer is still to come, or what it means */
 	if (asked) {
 		t->first++;
 		talk_answered(t, WEIR_PROTO_HTTP, asked, ONCE(h->status), h->began_ns);
@@ -180,7 +182,8 @@ static __always_inline int http_at_once(carrier *ctx, struct talk *t, struct hal
 	u64 asked = talk_oldest(t);
 	u32 status = http_status(b);
 
-	if (!status || http_kind(status, asked & METHOD_BITS) & (HTTP_INTERIM | HTTP_SWITCH))
+	if (!status ||
+	    http_kind(status, asked & METHOD_BITS) & (HTTP_INTERIM | HTTP_SWITCH | HTTP_UPGRADE))
 		return 0;
 	h->state = TALK_TURN;
 	t->sure = 1;

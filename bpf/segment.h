@@ -13,9 +13,6 @@
 
 #define SHUTDOWN_BOTH 3 /* SHUTDOWN_MASK of net/sock.h */
 
-/* How far a new conversation has come; what is not one yet, or not to be one, is let be. */
-enum talk_ready { TALK_NEW, TALK_BEGINNING, TALK_READY, TALK_SKIPPED };
-
 static __always_inline struct conn *conn_of(struct bpf_sock *sk)
 {
 #ifdef WEIR_STORAGE
@@ -77,7 +74,15 @@ static __always_inline u64 talk_begin(struct bpf_sock *sk, struct talk *t, struc
 		return TALK_SKIPPED;
 	if (kind)
 		talk_plain(t);
-	return TALK_READY;
+	return whole || sent_before || c->role == WEIR_SOURCE ? TALK_READY : TALK_DEFERRED;
+}
+
+/* An answerer's end of a connection that it has said nothing on: to a request that came before its first packet. */
+static __always_inline int talk_silent(struct bpf_sock *sk, struct segment *g)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)plain_sock(sk);
+
+	return g->leaves && PROBE(tp, bytes_received) && !PROBE(tp, bytes_sent);
 }
 
 static __always_inline struct talk *talk_of(struct bpf_sock *sk, struct segment *g)
@@ -86,7 +91,7 @@ static __always_inline struct talk *talk_of(struct bpf_sock *sk, struct segment 
 
 	if (t)
 		return ONCE(t->ready) == TALK_READY ? t : NULL;
-	struct conn *c = g->len ? conn_of(sk) : NULL;
+	struct conn *c = g->len || talk_silent(sk, g) ? conn_of(sk) : NULL;
 
 	if (!c || c->phase != CONN_LIVE)
 		return NULL;
@@ -101,6 +106,8 @@ static __always_inline struct talk *talk_of(struct bpf_sock *sk, struct segment 
 	u64 ready = talk_begin(sk, t, g);
 
 	swap(&t->ready, TALK_BEGINNING, ready);
+	if (ready == TALK_DEFERRED)
+		g->by = WEIR_READER_DEFERRED;
 	return ready == TALK_READY ? t : NULL;
 }
 

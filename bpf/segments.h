@@ -3,13 +3,13 @@
  *
  * Why cgroup_skb: it sees each segment with its socket, in both directions, also where several went through
  * the stack as one (GSO, GRO), on every kernel and every device. What it misses: segments that came before
- * the socket was established (TCP Fast Open), and content that comes late and then not again: from there on
+ * the socket was established (deferred.h; not TCP Fast Open's), and content that comes late and then not again: from there on
  * the connection is read anew with its next turn, and what could not be read is counted. Cost: docs/benchmarks.md.
  */
 #ifndef WEIR_SEGMENTS_H
 #define WEIR_SEGMENTS_H
 
-#include "segment.h"
+#include "deferred.h"
 #ifdef WEIR_TLS
 #include "tls_link.h"
 #endif
@@ -77,6 +77,9 @@ static __always_inline struct talk *talk_packet(struct __sk_buff *skb, struct bp
 			sk); /* what an earlier connection left on the same socket */
 	else if (sk)
 		t = talk_of(sk, g);
+	if (sk && !t && g->len && !g->leaves &&
+	    PROBE(plain_sock(sk), __sk_common.skc_state) == TCP_LISTEN)
+		g->by = WEIR_READER_DEFERS;
 	if (t)
 		g->answers = talk_answers(t, g->leaves);
 	*of = sk;
@@ -119,6 +122,8 @@ int talk_segments(struct __sk_buff *skb)
 	struct bpf_sock *sk = NULL;
 	struct talk *t = talk_packet(skb, &sk, &g);
 
+	if (g.by)
+		readers.call(skb, g.by);
 	if (t && sk && talk_on(skb, sk, t, &g)) {
 		readers.call(skb, t->protocol);
 		/* there is no such program: its plane is down */

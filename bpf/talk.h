@@ -32,6 +32,15 @@ enum talk_state {
 	TALK_STATES
 };
 
+/* How far a new conversation has come; what is not one yet, or not to be one, is let be. */
+enum talk_ready {
+	TALK_NEW,
+	TALK_BEGINNING,
+	TALK_READY,
+	TALK_SKIPPED,
+	TALK_DEFERRED, /* what came before its first packet is read (deferred.h) */
+};
+
 struct half {
 	u64 pos; /* of the segment at hand: position of its payload, and behind it */
 	u64 end;

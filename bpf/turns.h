@@ -17,6 +17,7 @@ struct segment {
 	u32 flags;
 	u32 leaves;
 	u32 answers; /* enum talk_half */
+	u32 by;      /* the program that it is for, 0: this one */
 	u64 now;     /* 0: not asked for yet */
 };
 

@@ -24,4 +24,7 @@ static __always_inline u32 lowest(u64 mask)
 	return (u32)((((mask & -mask) >> 7) * 0x0001020304050607ULL) >> 56);
 }
 
+/* What HTTP/2 begins with (RFC 9113 3.4). */
+#define H2_PRI W8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T')
+
 #endif

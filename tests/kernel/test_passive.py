@@ -39,7 +39,7 @@ _HARMLESS = {
 _CALLERS = (
     "talk_segments", "http_messages", "redis_messages", "http2_messages", "http2_results", "http2_ends",
     "http2_path", "mysql_messages", "postgres_messages", "dns_messages", "segments_again", "tls_links",
-    "talk_end",
+    "talk_end", "http2_upgrades", "talk_deferred", "talk_defers",
 )  # fmt: skip
 #: Programs whose result is a verdict: 1 lets a packet pass (NF_ACCEPT is 1, too).
 _VERDICTS = (bpf.CGROUP_SKB, bpf.CGROUP_SOCK, bpf.NETFILTER)
@@ -60,9 +60,10 @@ def watch(request: pytest.FixtureRequest, alone: Netns) -> Iterator[Watch]:
 def test_every_path_lets_the_packet_pass(watch: Watch) -> None:
     programs = {n: code for n, (kind, code) in watch.kernel.program_code().items() if kind in _VERDICTS}
     assert sorted({*programs} - {"nat_packet"}) == [
-        "dns_messages", "http2_ends", "http2_messages", "http2_path", "http2_results", "http_messages",
-        "mysql_messages", "postgres_messages", "redis_messages", "segments_again", "talk_end",
-        "talk_segments", "tls_links", "udp_create", "udp_egress", "udp_ingress",
+        "dns_messages", "http2_ends", "http2_messages", "http2_path", "http2_results", "http2_upgrades",
+        "http_messages", "mysql_messages", "postgres_messages", "redis_messages", "segments_again",
+        "talk_deferred", "talk_defers", "talk_end", "talk_segments", "tls_links",
+        "udp_create", "udp_egress", "udp_ingress",
     ]  # fmt: skip
     for name, code in programs.items():
         assert analyse(code).returns == {1}, name

@@ -48,7 +48,18 @@ LOSSES = (
 )
 PROTOCOLS = ("", "tcp", "http", "dns", "redis", "http2", "grpc", "postgresql", "mysql")
 #: Programs that are called with a packet: what reads a protocol, and what goes on for one.
-READERS = (*PROTOCOLS, "end", "http2 results", "http2 end", "http2 path", "tls", "segments")
+READERS = (
+    *PROTOCOLS,
+    "end",
+    "http2 results",
+    "http2 end",
+    "http2 path",
+    "http2 upgrade",
+    "defers",
+    "deferred",
+    "tls",
+    "segments",
+)
 METHODS = (
     "", "_OTHER", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 )  # fmt: skip

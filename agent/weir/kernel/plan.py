@@ -77,32 +77,35 @@ _UDP = (
 _DNS = (Program("dns_expired", "iter", ("bpf_map_elem",), "dns", over="dns_queries", needed=False),)
 #: Only with routes.
 _PATHS = Program("http2_path", "reader", ("http2 path",), "http2")
-_REQUESTS = (
-    Program("requests_fold", "run", ("raw_tp",), "requests"),
+_READERS = (
     Program("talk_end", "reader", ("end",), "requests"),
     Program("http_messages", "reader", ("", "http"), "http"),
     Program("redis_messages", "reader", ("redis",), "redis"),
     Program("http2_results", "reader", ("http2 results",), "http2"),
     Program("http2_ends", "reader", ("http2 end",), "http2"),
     _PATHS,
+    Program("http2_upgrades", "reader", ("http2 upgrade",), "http2", needed=False),
     Program("http2_messages", "reader", ("http2",), "http2"),  # not without the others, which come first
     Program("postgres_messages", "reader", ("postgresql",), "postgresql"),
     Program("mysql_messages", "reader", ("mysql",), "mysql"),
     Program("dns_messages", "reader", ("dns",), "dns"),
+)
+_REQUESTS = (
+    Program("requests_fold", "run", ("raw_tp",), "requests"),
+    *_READERS,
+    Program("segments_again", "reader", ("segments",), "requests", code="talk_segments"),
+    Program("talk_deferred", "reader", ("deferred",), "requests"),
+    Program("talk_defers", "reader", ("defers",), "requests"),
     # after all readers: a connection that finds none is taken for one of a protocol that is not known
     Program("talk_segments", "cgroup", ("ingress", "egress"), "requests"),
 )
-_TLS_LINKS = (
-    Program("segments_again", "reader", ("segments",), "tls", code="talk_segments"),
-    Program("tls_links", "reader", ("tls",), "tls"),
-)
+_TLS_LINKS = (Program("tls_links", "reader", ("tls",), "tls"),)
 #: Of ``bpf/weir_tls.c``: what TLS libraries' functions call, and the readers for what they are given.
 TLS = (
     *(
         Program(f"tls_{p.name}", "uprobe reader", p.targets, "tls", code=p.name,
                 needed=p.plane in ("http", "requests"))
-        for p in _REQUESTS
-        if p.hook == "reader"
+        for p in _READERS
     ),
     *(
         Program(name, "uprobe", (name,), "tls", needed=not name.startswith("go_"))

@@ -45,9 +45,12 @@ class Dialogues:
             raise OSError(answer["error"])
         return answer["ok"]
 
-    def listen(self, family: str = "v4", address: str = "", port: int = 0) -> int:
-        """A new listener (of the family's loopback address, at any port); its port."""
-        return int(self._ask(do="listen", family=family, address=address, port=port))
+    def listen(self, family: str = "v4", address: str = "", port: int = 0, defer: bool = False) -> int:
+        """A new listener (of the family's loopback address, at any port); its port.
+
+        ``defer``: it gets a connection with its first data (TCP_DEFER_ACCEPT), so the client speaks first.
+        """
+        return int(self._ask(do="listen", family=family, address=address, port=port, defer=defer))
 
     def connect(self, port: int, address: str = "") -> int:
         """A new connection; its number."""
@@ -88,11 +91,13 @@ class _Ends:
     def __init__(self) -> None:
         self._listeners: dict[tuple[str, int], socket.socket] = {}
         self._pairs: dict[int, dict[str, socket.socket]] = {}
+        self._deferred: dict[int, socket.socket] = {}
 
-    def listen(self, family: str, address: str, port: int) -> int:
+    def listen(self, family: str, address: str, port: int, defer: bool) -> int:
         kind, loopback = _FAMILIES[family]
         made = socket.socket(kind, socket.SOCK_STREAM)
         made.bind((address or loopback, port))
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10 * defer)
         made.listen(64)
         port = int(made.getsockname()[1])
         self._listeners[address, port] = made
@@ -101,12 +106,12 @@ class _Ends:
     def connect(self, port: int, address: str) -> int:
         listener = self._listeners[address, port]
         client = socket.create_connection(listener.getsockname()[:2], 10)
-        server, _ = listener.accept()
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            end.settimeout(10)
         number = len(self._pairs) + 1
-        self._pairs[number] = {CLIENT: client, SERVER: server}
+        self._pairs[number] = {CLIENT: _ready(client)}
+        if listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT):
+            self._deferred[number] = listener
+        else:
+            self._pairs[number][SERVER] = _ready(listener.accept()[0])
         return number
 
     def say(self, number: int, lines: list[tuple[str, str]], together: bool) -> None:
@@ -114,6 +119,8 @@ class _Ends:
         for who, text in lines:
             said = bytes.fromhex(text)
             pair[who].sendall(said)
+            if listener := self._deferred.pop(number, None):
+                pair[SERVER] = _ready(listener.accept()[0])
             if not together:
                 _hear(pair[CLIENT if who == SERVER else SERVER], len(said))
         if together:
@@ -128,6 +135,12 @@ class _Ends:
             if reset:
                 pair[who].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             pair[who].close()
+
+
+def _ready(end: socket.socket) -> socket.socket:
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    end.settimeout(10)
+    return end
 
 
 def _hear(end: socket.socket, size: int) -> None:

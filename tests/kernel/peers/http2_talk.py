@@ -17,14 +17,22 @@ GRPC = (("content-type", "application/grpc"), ("te", "trailers"))
 class Spoken:
     """Two ends that hear each other; :meth:`lines` gives what was said since the last time."""
 
-    def __init__(self, greets: bool = False) -> None:
+    def __init__(self, greets: bool = False, upgrade: bool = False) -> None:
+        """``greets``: the server speaks first; ``upgrade``: so it does, behind a request of HTTP/1."""
         self.ends = {
             who: H2Connection(H2Configuration(client_side=who == CLIENT, header_encoding="utf-8"))
             for who in (CLIENT, SERVER)
         }
         self._lines: list[Line] = []
-        for who in (SERVER, CLIENT) if greets else (CLIENT, SERVER):
-            self.ends[who].initiate_connection()
+        #: The header HTTP2-Settings of the request that asks for the upgrade.
+        self.settings = b""
+        if upgrade:
+            greets = True
+            self.settings = self.ends[CLIENT].initiate_upgrade_connection() or b""
+            self.ends[SERVER].initiate_upgrade_connection(self.settings)
+        else:
+            for who in (SERVER, CLIENT) if greets else (CLIENT, SERVER):
+                self.ends[who].initiate_connection()
         said = {who: end.data_to_send() for who, end in self.ends.items()}
         for who, other in (
             ((SERVER, CLIENT), (CLIENT, SERVER)) if greets else ((CLIENT, SERVER), (SERVER, CLIENT))
