@@ -15,7 +15,19 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import document, drain, footprint, machine, paired, programs, scrape, spaces, start, web
+from tests.bench import (
+    document,
+    drain,
+    footprint,
+    machine,
+    paired,
+    programs,
+    protocols,
+    scrape,
+    spaces,
+    start,
+    web,
+)
 from tests.bench.figures import Bench, Section, verdict
 from tests.bench.quiet import own_cgroup
 from weir.kernel import mounts
@@ -26,6 +38,7 @@ BENCHES: dict[str, Callable[[Bench], Section]] = {
     "iperf3": paired.measure_iperf,
     "web": web.measure,
     "tls": web.measure_tls,
+    "protocols": protocols.measure,
     "drain": drain.measure,
     "scrape": scrape.measure,
     "footprint": footprint.measure,
@@ -44,6 +57,10 @@ _TOOLS = (
     "haproxy",
     "openssl",
     "wrk",
+    "h2load",
+    "pgbench",
+    "unbound",
+    "dnsperf",
 )
 
 

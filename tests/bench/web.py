@@ -7,6 +7,8 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,7 +50,10 @@ listen far
 #: Condition -> options of the agent; None: no agent.
 _AGENTS: dict[str, tuple[str, ...] | None] = {
     "off (noise)": None, "without requests": ("--no-requests",), "with requests": (),
+    "with 100 routes": (*(f"--route=/shop/v{n}/users/{{id}}/orders/{{id}}" for n in range(99)), "--route=/"),
+    "with a tap": (),
 }  # fmt: skip
+_TAP = "with a tap"
 _SIDECARS = "sidecar pair"
 _TLS_AGENTS: dict[str, tuple[str, ...] | None] = {
     "off (noise)": None, "packets only": (), "within TLS": ("--tls",),
@@ -119,8 +124,13 @@ def _once(bench: Bench, condition: str, port: int) -> Run:
     options = (_TLS_AGENTS if port == _TLS else _AGENTS)[condition]
     if options is None:
         return _wrk(bench, port)
-    with agent.running(bench, *options) as running:
+    instance = spaces.name()
+    with ExitStack() as stack:
+        stack.callback(agent.unload, instance)
+        running = stack.enter_context(agent.running(bench, *options, instance=instance))
         running.wait_ready()
+        if condition == _TAP:
+            stack.enter_context(_tap(bench, instance))
         if "--tls" in options:
             while b'weir_agent_tls_files{library="openssl"} 1' not in running.get("/metrics")[1]:
                 time.sleep(0.1)
@@ -128,6 +138,31 @@ def _once(bench: Bench, condition: str, port: int) -> Run:
         done = _wrk(bench, port)
         used = (running.cpu() - before) / (time.monotonic() - began)
     return Run(done.rate, done.p50, done.p99, used)
+
+
+@contextmanager
+def _tap(bench: Bench, instance: str) -> Iterator[None]:
+    """`weir tap` of that agent, from its first line on."""
+    command = spaces.inside(bench.agent_netns, sys.executable, "-m", "weir", "tap", "--instance", instance)
+    with spaces.process(command, bench.cache, stdout=subprocess.PIPE) as tap:
+        begun = threading.Event()
+
+        def read() -> None:
+            for _ in tap.stdout or ():
+                begun.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for _ in range(10):
+                _wrk(bench, _SERVER)
+                if begun.is_set():
+                    break
+            assert begun.is_set(), "the tap shows nothing"
+            yield
+        finally:
+            tap.terminate()
+            reader.join()
 
 
 def _rounds(bench: Bench, names: Sequence[str], port: int) -> dict[str, list[tuple[Run, Run]]]:
@@ -159,9 +194,10 @@ _TEXT = """
 wrk with 8 connections on one CPU asks nginx on the other one for 612 bytes; each run is compared with the
 mean of those without anything just before and after it, and the order turns. `with requests` is
 `weir run --interval 1` as it is by default; both ends are on this host, so each request is read twice, at
-the client and at the server. The sidecar pair are two haproxies in front of nginx, which everything
-passes. wrk's own clock tells the latency. In brackets: the interval that holds the median with 95 %
-confidence.
+the client and at the server. `with 100 routes`: with as many patterns of `--route`, of which the last one
+fits. `with a tap`: `weir tap` shows 100 requests a second meanwhile. The sidecar pair are two haproxies in
+front of nginx, which everything passes. wrk's own clock tells the latency. In brackets: the interval that
+holds the median with 95 % confidence.
 """
 
 
