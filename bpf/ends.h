@@ -29,7 +29,7 @@ static __always_inline void talk_unanswered(struct talk *t, u64 now)
 		if (!r)
 			continue;
 		request_untimed(r, now);
-		tap_request(r, asked & (ASKED_NS | METHOD_BITS), t->nonce, TAP_UNANSWERED, now);
+		tap_request(r, asked & TAP_BITS, t->nonce, TAP_UNANSWERED, now);
 	}
 }
 

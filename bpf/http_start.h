@@ -84,7 +84,8 @@ static __always_inline int http_request(struct talk *t, struct half *h, const u6
 		return 0;
 	if (waiting)
 		t->pipelines = 1;
-	tap_line(t->asked[(t->last - 1) % TALK_ASKED], t->nonce, b, h->now);
+	t->asked[(t->last - 1) % TALK_ASKED] |=
+		tap_line(t->asked[(t->last - 1) % TALK_ASKED], t->nonce, b, h->now);
 #ifdef WEIR_ROUTES
 #pragma unroll
 	for (u32 i = 0; i < TALK_WORDS; i++)

@@ -194,7 +194,7 @@ static __always_inline void talk_answered(struct talk *t, u32 protocol, u64 aske
 	if (!r)
 		return;
 	request_add(r, took, now);
-	tap_request(r, asked & (ASKED_NS | METHOD_BITS), t->nonce, took, now);
+	tap_request(r, asked & TAP_BITS, t->nonce, took, now);
 }
 
 /* Whether something of it was not read, said already or not: what had come before a segment that was late was seen, and

@@ -5,6 +5,7 @@
 #ifndef WEIR_TAP_H
 #define WEIR_TAP_H
 
+#include "asked.h"
 #include "requests.h"
 
 #define TAP_LINES \
@@ -33,13 +34,18 @@ static __always_inline struct weir_tap *tap_at(u64 now)
 	return asks && ONCE(asks->until_ns) > now ? asks : NULL;
 }
 
-/* A request's first bytes, to be told with its answer. */
-static __always_inline void tap_line(u64 asked, u64 nonce, const u64 *line, u64 now)
+/* A request's first bytes, to be told with its answer; TAP_LEFT_OUT if that will not be looked at. */
+static __always_inline u64 tap_line(u64 asked, u64 nonce, const u64 *line, u64 now)
 {
 	struct tap_key key = {.asked = asked, .nonce = nonce};
+	struct weir_tap *asks = tap_at(now);
 
-	if (tap_at(now))
-		tap_lines.update(&key, (struct weir_line *)line);
+	if (!asks)
+		return 0;
+	if (!ONCE(asks->left))
+		return TAP_LEFT_OUT;
+	tap_lines.update(&key, (struct weir_line *)line);
+	return 0;
 }
 
 /* A request has ended as its row says; took: TAP_UNANSWERED for no answer. */
@@ -50,7 +56,7 @@ static __always_inline void tap_request(struct weir_requests *r, u64 asked, u64 
 
 	if (!asks)
 		return;
-	u64 left = ONCE(asks->left);
+	u64 left = ONCE(asks->left) & -(u64) !(asked & TAP_LEFT_OUT);
 	struct weir_tapped *told = left ? tapped.ringbuf_reserve(sizeof(*told)) : NULL;
 
 	if (!told) {

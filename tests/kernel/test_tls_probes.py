@@ -45,6 +45,8 @@ from weir.tls.watch import TlsWatch
 
 pytestmark = pytest.mark.skipif(bool(uprobes.refusal()), reason=uprobes.refusal() or "-")
 __all__ = ["folder", "place", "probing", "watch"]
+#: Of probes that come and go under load; more for a soak.
+ROUNDS = int(os.environ.get("WEIR_SOAK", "7"))
 
 
 def test_probes_that_are_set_twice(watch: Watch, place: Netns, folder: Path, probing: TlsWatch) -> None:
@@ -181,7 +183,7 @@ def test_processes_that_are_killed_while_probed(
                *(f"https://127.0.0.1:{PORT}/large" for _ in range(5))]  # fmt: skip
     ends: Counter[int] = Counter()
     with serving(place, folder, tmp_path) as server:
-        for again in range(7):
+        for again in range(ROUNDS):
             with looking(watch, place, wait=False) as probing:
                 until(lambda probing=probing: uses(probing, server.pid))  # type: ignore[misc]
                 for n in range(13):
@@ -192,7 +194,7 @@ def test_processes_that_are_killed_while_probed(
                     elif n % 6 == 3:
                         drop(probing)
                     ends[client.wait()] += 1
-                if again == 6:
+                if again == ROUNDS - 1:
                     drop(probing)
         with looking(watch, place) as probing:
             until(lambda: uses(probing, server.pid))
@@ -202,7 +204,7 @@ def test_processes_that_are_killed_while_probed(
             server.terminate()
             server.wait()
     assert set(ends) <= {0, -signal.SIGKILL}
-    assert ends[0] >= 7 * 5
+    assert ends[0] >= ROUNDS * 5
 
 
 def drop(probing: TlsWatch) -> None:

@@ -23,7 +23,7 @@ from tests.kernel.watch import Watch, asking, nothing_lost
 SWITCHES = b"HTTP/1.1 101 Switching Protocols\r\nServer: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 _APACHE = 8088
 _NAMES = {"HTTP/1.1": "http", "HTTP/2.0": "http2"}
-_APACHE_CONF = """
+APACHE_CONF = """
 ServerName localhost
 ServerRoot {home}
 PidFile {home}/pid
@@ -178,7 +178,7 @@ def apache(place: Netns, tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "html").mkdir()
     (tmp_path / "html/index.html").write_text("x" * 612)
     conf = tmp_path / "apache.conf"
-    conf.write_text(_APACHE_CONF.format(home=tmp_path, port=_APACHE))
+    conf.write_text(APACHE_CONF.format(home=tmp_path, port=_APACHE))
     with running(place, _APACHE, "apache2", "-X", "-f", str(conf)):
         yield tmp_path / "access.log"
 
