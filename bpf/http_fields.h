@@ -15,6 +15,7 @@ enum http_state {
 	HTTP_TRAILERS,
 	HTTP_TRAILER_LINE,
 };
+_Static_assert(HTTP_CHUNK == TALK_BODY, "half_lose");
 
 /* Within a head: index of the first line feed behind which something begins that matters (content-length,
  * transfer-encoding, the end, and upgrade where there may be one), else of another one; NO_LINE if there is none.

@@ -29,7 +29,8 @@ enum talk_state {
 	TALK_TURN,   /* what else comes in this turn is not read */
 	TALK_START,  /* at the first byte of a message */
 	TALK_TAIL,   /* out of step, but for how an answer ends (PostgreSQL) */
-	TALK_STATES
+	TALK_STATES,
+	TALK_BODY = TALK_STATES + 2 /* HTTP/1: within a body, from here on */
 };
 
 /* How far a new conversation has come; what is not one yet, or not to be one, is let be. */
@@ -140,15 +141,19 @@ static __always_inline void half_begin(struct half *h, u64 pos)
 	h->held = 0;
 }
 
-/* Out of step. Requests that are not seen by that are counted as one; answers, by the requests they were for. */
+/* Out of step. Requests that are not seen by that are counted as one; answers, by the requests they were for. Within
+ * the body of a request that was read, nothing is lost: if more come behind it in the same turn, their answers tell.
+ */
 static __always_inline void half_lose(struct talk *t, struct half *h)
 {
+	u64 body = equals(t->protocol, WEIR_PROTO_HTTP) & at_least(h->state, TALK_BODY);
+
 	h->state = TALK_LOST;
 	h->held = 0;
-	if (h == &t->half[ASKS])
-		event(WEIR_EV_REQUEST_UNPARSED);
-	else
+	if (h != &t->half[ASKS])
 		t->pipelines = 1;
+	else if (!body || t->pipelines)
+		event(WEIR_EV_REQUEST_UNPARSED);
 }
 
 /* The row of this result (`what`: as asked_what has it) on this connection; NULL if its edge is gone. */
