@@ -11,9 +11,11 @@ import time
 from weir import log
 from weir.aggregate import Snapshot
 from weir.config import Settings
+from weir.export.guard import Guard
 from weir.export.prometheus import Exposition
 from weir.export.server import Server
 from weir.health import Health
+from weir.kernel.mounts import api_socket
 from weir.pipeline import Pipeline, Writer, opened
 from weir.views.requests import request_rows
 from weir.views.rows import edge_rows
@@ -31,13 +33,15 @@ def serve(settings: Settings, log_level: str = "info") -> None:
     pages = Pages(health)
     # the address is taken before the kernel is touched: a port in use must cost nothing
     server = Server(
-        settings.listen, health, Exposition(health), pages.edges, pages.connections, pages.requests
-    )
+        settings.listen, health, Exposition(health), pages.edges, pages.connections, pages.requests,
+        guard=Guard(health, settings.web_config),
+    )  # fmt: skip
     server.start()
     try:
         with opened(settings) as pipeline:
             pages.pipeline = pipeline
             pipeline.failed = health.fail
+            server.share(api_socket(settings.instance))
             _watch(pipeline, health, server, stop)
     finally:
         server.stop()
@@ -49,7 +53,7 @@ def _watch(pipeline: Pipeline, health: Health[Snapshot], server: Server, stop: t
     health.watch(writer.is_alive)
     writer.start()
     shown = f"[{host}]" if ":" in host else host
-    _log.info("serving", extra={"fields": {"metrics": f"http://{shown}:{port}/metrics"}})
+    _log.info("serving", extra={"fields": {"metrics": f"{server.scheme}://{shown}:{port}/metrics"}})
     stop.wait()
     writer.join(timeout=10)
     _log.info("stopped; the kernel side goes on counting until `weir unload`")

@@ -151,6 +151,8 @@ def cli() -> None:
 @cli.command()
 @_config
 @_option("--listen", default="127.0.0.1:10435", show_default=True, metavar="HOST:PORT", help="Serve here.")
+@_option("--web-config", default="", metavar="FILE",
+         help="TLS, client certificates and users, as in Prometheus's web configuration file.")  # fmt: skip
 @_interval
 @_instance
 @_scope
@@ -180,6 +182,7 @@ def run(log_level: str, **values: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="With --once: JSON.")
 @_option("--interval", type=click.FloatRange(min=0, max=60), default=1.0, show_default=True,
          metavar="SECONDS", help="Time between two readings (0 with --once: totals only).")  # fmt: skip
+@_instance
 @_scope
 @_kernel
 def top(**values: Any) -> None:
@@ -205,6 +208,7 @@ def top(**values: Any) -> None:
 @click.option("--watch", is_flag=True, help="One table after the other.")
 @_option("--interval", type=click.FloatRange(min=0, max=3600), default=5.0, show_default=True,
          metavar="SECONDS", help="What happened in that time (0: since Weir looks).")  # fmt: skip
+@_instance
 @_scope
 @_kernel
 def stat(**values: Any) -> None:

@@ -26,6 +26,7 @@ class Settings:
 
     instance: str = "host"
     listen: str = "127.0.0.1:10435"
+    web_config: str = ""
     interval: float = 5.0
     tcp: str = "auto"
     udp: bool = True

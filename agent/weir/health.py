@@ -24,6 +24,7 @@ class Health(Generic[S]):
         self._published: tuple[S, float] | None = None
         self._alive: Callable[[], bool] = lambda: True
         self._errors: dict[str, int] = {}
+        self._refused: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def watch(self, alive: Callable[[], bool]) -> None:
@@ -38,6 +39,17 @@ class Health(Generic[S]):
         """Count an error that a stage survived."""
         with self._lock:
             self._errors[stage] = self._errors.get(stage, 0) + 1
+
+    def refuse(self, reason: str) -> None:
+        """Count what the server refused."""
+        with self._lock:
+            self._refused[reason] = self._refused.get(reason, 0) + 1
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """What the server refused, by reason."""
+        with self._lock:
+            return dict(self._refused)
 
     @property
     def snapshot(self) -> S | None:

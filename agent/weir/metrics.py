@@ -378,6 +378,13 @@ AGENT_METRICS = (
         ("resource",),
     ),
     Metric("weir_agent_errors_total", "counter", "Errors that a stage survived.", ("stage",)),
+    Metric(
+        "weir_agent_http_refused_total",
+        "counter",
+        "What the agent's own server refused: authorization (no user, or a wrong password), "
+        "certificate (of another name), requests and connections (more at once than it serves).",
+        ("reason",),
+    ),
     Metric("weir_agent_build_info", "gauge", "1; the labels tell what was built.", ("version",)),
 )
 

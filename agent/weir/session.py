@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 
 from weir.config import Settings
 from weir.errors import WeirError
+from weir.kernel.mounts import api_socket
 from weir.kernel.side import KernelSide
 from weir.kernel.tap import Tap
 from weir.pipeline import Pipeline, loaded_side, opened
@@ -25,6 +27,9 @@ from weir.views.source import ApiSource
 from weir.views.stat import print_stat
 from weir.views.tap import Names, Wanted, print_tap
 from weir.views.top import run_top
+
+#: Where an agent listens unless it is told; root asks at its instance's own socket before.
+AGENT = "http://127.0.0.1:10435"
 
 
 class LocalSource:
@@ -79,14 +84,18 @@ def _agent(settings: Settings, url: str) -> ApiSource | None:
     """The agent there; None where a scope was asked for, or where there is none and root can do without."""
     if settings.netns or settings.cgroup or settings.port:
         return None
-    source = ApiSource(url)
-    try:
-        source.edges()
-    except WeirError:
-        if os.geteuid() != 0:
-            raise
-        return None
-    return source
+    own = api_socket(settings.instance)
+    places: list[str | Path] = [own] if url == AGENT and os.access(own, os.W_OK) else []
+    for where in (*places, url):
+        source = ApiSource(where)
+        try:
+            source.edges()
+        except WeirError:
+            if where == url and os.geteuid() != 0:
+                raise
+        else:
+            return source
+    return None
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

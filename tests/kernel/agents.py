@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 #: Seconds that anything here may take.
 PATIENCE = float(os.environ.get("WEIR_PATIENCE", "30"))
 _numbers = itertools.count(1)
-_SERVING = re.compile(r"msg=serving metrics=(http://\S+)/metrics")
+_SERVING = re.compile(r"msg=serving metrics=(https?://\S+)/metrics")
 _PROG_NEXT_ID, _PROG_FD_BY_ID = 11, 13
 
 Labels = frozenset[tuple[str, str]]

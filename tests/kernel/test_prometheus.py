@@ -66,10 +66,10 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, target: str, *options: str) -> Iterator[Prometheus]:
+def prometheus(folder: Path, target: str, *options: str, config: str = _CONFIG) -> Iterator[Prometheus]:
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed")
-    (folder / "prometheus.yml").write_text(_CONFIG.format(target=target))
+    (folder / "prometheus.yml").write_text(config.format(target=target))
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The WSGI application: routes and replies."""
+"""Pages: routes and replies."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs
 
 from weir.aggregate import Snapshot
 from weir.export.prometheus import Exposition
 from weir.health import Health
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -23,14 +21,6 @@ _LIMIT = 10_000
 _JSON = "application/json; charset=utf-8"
 _PLAIN = "text/plain; charset=utf-8"
 _GZIP_LEVEL = 1
-_STATUS = {
-    200: "200 OK",
-    400: "400 Bad Request",
-    404: "404 Not Found",
-    405: "405 Method Not Allowed",
-    500: "500 Internal Server Error",
-    503: "503 Service Unavailable",
-}
 _INDEX = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Weir</title>
 <h1>Weir</h1>
@@ -46,6 +36,17 @@ _INDEX = """<!doctype html>
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a page is asked for; ``path`` decoded, ``query`` as it came, the others headers."""
+
+    method: str
+    path: str
+    query: str = ""
+    accept: str = ""
+    accept_encoding: str = ""
+
+
 class Reply:
     """Status, content type, body in pieces, and headers besides."""
 
@@ -54,6 +55,20 @@ class Reply:
         self.kind = kind
         self.body = body
         self.headers = headers
+
+    def all_headers(self) -> Iterator[tuple[str, str]]:
+        """Names and values."""
+        yield "Content-Type", self.kind
+        yield "X-Content-Type-Options", "nosniff"
+        yield "Cache-Control", "no-store"
+        yield "Vary", "Accept, Accept-Encoding"
+        yield from self.headers.items()
+        if isinstance(self.body, list):
+            yield "Content-Length", str(sum(map(len, self.body)))
+
+    def packed(self) -> Reply:
+        """The same by gzip."""
+        return Reply(self.status, self.kind, _gzip(self.body), **self.headers, **{"Content-Encoding": "gzip"})
 
 
 def _json(status: int, value: Mapping[str, Any], **headers: str) -> Reply:
@@ -73,56 +88,41 @@ class App:
     ) -> None:
         self._health = health
         self._exposition = exposition
-        self._routes: dict[str, Callable[[WSGIEnvironment], Reply]] = {
+        self._routes: dict[str, Callable[[Request], Reply]] = {
             "/": lambda _: Reply(200, "text/html; charset=utf-8", [_INDEX.encode()]),
             "/metrics": self._metrics,
-            "/healthz": lambda _: self._state(self._health.unhealthy()),
-            "/readyz": lambda _: self._state(self._health.unready()),
             "/api/v1/edges": lambda env: self._rows("edges", edges, env),
             "/api/v1/requests": lambda env: self._rows("requests", requests, env),
             "/api/v1/connections": lambda env: self._rows("connections", connections, env),
         }
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        reply = self._answer(environ)
-        headers = [
-            ("Content-Type", reply.kind),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Cache-Control", "no-store"),
-            ("Vary", "Accept, Accept-Encoding"),
-            *reply.headers.items(),
-        ]
-        body = reply.body
-        if _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
-            headers.append(("Content-Encoding", "gzip"))
-            body = _gzip(body)
-        elif isinstance(body, list):
-            headers.append(("Content-Length", str(sum(map(len, body)))))
-        start_response(_STATUS[reply.status], headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else body
+    def reply(self, request: Request, *, trusted: bool = True) -> Reply:
+        """The page; health says to those who are not ``trusted`` only whether it is well."""
+        reply = self._answer(request, trusted)
+        return reply.packed() if _takes_gzip(request.accept_encoding) else reply
 
-    def _answer(self, environ: WSGIEnvironment) -> Reply:
-        path = environ.get("PATH_INFO", "")
-        route = self._routes.get(path)
-        if route is None:
-            return _json(404, {"error": f"no such page: {path}"})
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _json(
-                405, {"error": f"{environ['REQUEST_METHOD']} is not allowed here"}, Allow="GET, HEAD"
-            )
-        return route(environ)
+    def _answer(self, request: Request, trusted: bool) -> Reply:
+        states = {"/healthz": self._health.unhealthy, "/readyz": self._health.unready}
+        route, state = self._routes.get(request.path), states.get(request.path)
+        if route is None and state is None:
+            return _json(404, {"error": f"no such page: {request.path}"})
+        if request.method not in ("GET", "HEAD"):
+            return _json(405, {"error": f"{request.method} is not allowed here"}, Allow="GET, HEAD")
+        if state:
+            problem = state()
+            return self._state(problem if trusted or not problem else "not well")
+        assert route is not None
+        return route(request)
 
-    def _metrics(self, environ: WSGIEnvironment) -> Reply:
-        return Reply(200, *self._exposition.render(environ.get("HTTP_ACCEPT", "")))
+    def _metrics(self, request: Request) -> Reply:
+        return Reply(200, *self._exposition.render(request.accept))
 
     @staticmethod
     def _state(problem: str) -> Reply:
         return Reply(503 if problem else 200, _PLAIN, [f"{problem or 'ok'}\n".encode()])
 
-    def _rows(self, name: str, rows: Callable[[], Rows], environ: WSGIEnvironment) -> Reply:
-        asked = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True).get("limit", [str(_LIMIT)])[
-            -1
-        ]
+    def _rows(self, name: str, rows: Callable[[], Rows], request: Request) -> Reply:
+        asked = parse_qs(request.query, keep_blank_values=True).get("limit", [str(_LIMIT)])[-1]
         if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
             return _json(400, {"error": f"limit={asked}: a whole number is needed"})
         snapshot = self._health.snapshot

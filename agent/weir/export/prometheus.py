@@ -99,9 +99,15 @@ class AgentCollector(Collector):
     """Families of ``weir_agent_*``; ``agent`` is that of the snapshot, None before the first one."""
 
     def __init__(
-        self, agent: AgentValues | None, errors: Mapping[str, int], age: float | None, version: str
+        self,
+        agent: AgentValues | None,
+        errors: Mapping[str, int],
+        age: float | None,
+        version: str,
+        refused: Mapping[str, int] | None = None,
     ) -> None:
         self._agent = agent
+        self._refused = refused or {}
         self._errors = errors
         self._age = age
         self._version = version
@@ -127,6 +133,7 @@ class AgentCollector(Collector):
     def _values(self) -> dict[str, Mapping[Any, float]]:
         found: dict[str, Mapping[Any, float]] = {
             "errors_total": self._errors,
+            "http_refused_total": self._refused,
             "build_info": {self._version: 1},
         }
         if self._age is not None:
@@ -224,6 +231,7 @@ class Exposition:
             self._health.errors,
             self._health.age if snapshot else None,
             self._version,
+            self._health.refused,
         )
         mine = [PairCollector(snapshot)] if snapshot is not None and pairs else []
         vfs = VfCollector(snapshot.vfs if snapshot else ())

@@ -18,6 +18,13 @@ from weir.errors import PrivilegeError
 from weir.kernel import refusal, trials
 
 RUN = Path("/run/weir")
+
+
+def api_socket(instance: str) -> Path:
+    """Where an instance's agent serves root of this host."""
+    return RUN / instance / "api"
+
+
 _FOLDERS = {"bpf": "bpffs", "cgroup2": "cgroup2", "tracefs": "tracefs"}
 #: The root of a mount that shows a whole file system; that of cgroup v2 is told relative to the reader's.
 _WHOLE = re.compile(r"/|(/\.\.)+")

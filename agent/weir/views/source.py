@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -45,18 +47,49 @@ class Lossy(Protocol):
         """Losses by name, as of the last rows; must not block."""
 
 
+class _UnixConnection(http.client.HTTPConnection):
+    """To a socket in the file system."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("agent", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """As the base class: OSError where nobody listens."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class _Unix(urllib.request.HTTPHandler):
+    """Whatever the address says, a socket in the file system is asked."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def http_open(self, req: urllib.request.Request) -> Any:
+        """Called by the opener."""
+        return self.do_open(lambda _, timeout, **__: _UnixConnection(self._path, timeout), req)  # type: ignore[arg-type]
+
+
 class ApiSource:
     """A running agent's ``/api/v1/…``."""
 
-    def __init__(self, url: str, timeout: float = 5.0) -> None:
-        """Take the agent's address (``http://127.0.0.1:10435``) and a time limit in seconds."""
+    def __init__(self, url: str | Path, timeout: float = 5.0) -> None:
+        """Take an agent's address (``http://127.0.0.1:10435``) or socket and a time limit in seconds."""
+        over: tuple[urllib.request.BaseHandler, ...] = ()
+        where = ""
+        if isinstance(url, Path):
+            over, where, url = (_Unix(url),), str(url), "http://agent"
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise WeirError(f"agent {url}: an address such as http://127.0.0.1:10435 is needed")
         self._url = parts.geturl().rstrip("/")
         self._timeout = timeout
         self._losses: dict[str, int] = {}
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *over)
+        self._where = where or self._url.partition("//")[2]
 
     def edges(self) -> list[EdgeRow]:
         """Pairs of the agent's last snapshot."""
@@ -77,7 +110,7 @@ class ApiSource:
 
     def describe(self) -> str:
         """Address of the agent."""
-        return f"agent at {self._url.partition('//')[2]}"
+        return f"agent at {self._where}"
 
     def close(self) -> None:
         """Nothing is held between two calls."""
