@@ -140,6 +140,7 @@ int talk_deferred(struct __sk_buff *skb)
 		event_add(WEIR_EV_REQUEST_UNPARSED, talk_waiting(t));
 		talk_unknown(t, 0);
 	}
+	deferred.delete(&key); /* nothing of it stays */
 	swap(&t->ready, TALK_DEFERRED, TALK_READY);
 	readers.call(skb, WEIR_READER_SEGMENTS);
 	return 1;

@@ -27,7 +27,9 @@ int http2_upgrades(carrier *ctx)
 		swap(&s->asked, 0,
 		     ((now - asked_took(asked, now)) & ~METHOD_BITS) | (asked & METHOD_BITS));
 	}
-	t->first = t->last; /* more of them would have no answers (RFC 7540 3.2) */
+	t->first += not_zero(asked);
+	event_add(WEIR_EV_REQUEST_UNPARSED, talk_waiting(t)); /* behind it, by HTTP/1: nobody's */
+	t->first = t->last;
 	t->protocol = WEIR_PROTO_HTTP2;
 	readers.call(ctx, WEIR_PROTO_HTTP2);
 	talk_unknown(t, 0);

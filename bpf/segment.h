@@ -93,8 +93,12 @@ static __always_inline struct talk *talk_of(struct bpf_sock *sk, struct segment 
 		return ONCE(t->ready) == TALK_READY ? t : NULL;
 	struct conn *c = g->len || talk_silent(sk, g) ? conn_of(sk) : NULL;
 
-	if (!c || c->phase != CONN_LIVE)
+	if (!c || c->phase != CONN_LIVE) {
+		if (g->len && !g->leaves &&
+		    PROBE(plain_sock(sk), __sk_common.skc_state) == TCP_LISTEN)
+			g->by = WEIR_READER_DEFERS;
 		return NULL;
+	}
 	t = talks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!t) {
 		event(WEIR_EV_TALK_FAILED);

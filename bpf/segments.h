@@ -77,9 +77,6 @@ static __always_inline struct talk *talk_packet(struct __sk_buff *skb, struct bp
 			sk); /* what an earlier connection left on the same socket */
 	else if (sk)
 		t = talk_of(sk, g);
-	if (sk && !t && g->len && !g->leaves &&
-	    PROBE(plain_sock(sk), __sk_common.skc_state) == TCP_LISTEN)
-		g->by = WEIR_READER_DEFERS;
 	if (t)
 		g->answers = talk_answers(t, g->leaves);
 	*of = sk;
