@@ -114,7 +114,7 @@ PAGES = (
 def test_nothing_without_a_password(serve: Serve) -> None:
     server = serve(f"basic_auth_users:\n  prometheus: {HASH}\n")
     wrong: list[dict[str, str]] = [
-        {}, basic("prometheus:a secret"), basic("prometheus:"), basic("other:a secret: 7"),
+        {}, basic("prometheus:a secret"), basic("prometheus:"), basic("prometheus:a\0b"), basic("other:a"),
         basic(":a secret: 7"), basic("prometheus"), {"Authorization": "Basic !"}, {"Authorization": "Digest"},
         {"Authorization": basic("prometheus:a secret: 7")["Authorization"].replace("Basic", "Digest")},
         basic("prometheus:" + "a" * 73), {"Authorization": "Basic " + base64.b64encode(b"\xff:").decode()},
@@ -206,6 +206,9 @@ def test_client_certificates(serve: Serve, made: Path) -> None:
     [
         ("[", "line 1: no YAML"),
         ("- a", "the file is to be a mapping"),
+        ("a: 2026-13-45", "no YAML"),
+        ("[" * 5000, "no YAML"),
+        ("FILES, min_version: TLS13, max_version: TLS12}", "min_version is above max_version"),
         ("basic_auth_user: {}", "basic_auth_user is not known to Weir; it knows tls_server_config, basic"),
         ("basic_auth_users: [a]", "basic_auth_users is to be a mapping"),
         ("basic_auth_users: {a: secret}", "'a' is to be followed by a bcrypt hash; `htpasswd -nBC 10 USER`"),

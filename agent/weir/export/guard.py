@@ -93,7 +93,7 @@ class Guard:
             user, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError, ValueError):
             return False
-        if scheme.lower() != "basic" or not colon:
+        if scheme.lower() != "basic" or not colon or "\0" in user + password:
             return False
         wanted = users.get(user, _NOBODY)
         digest = hmac.new(

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from http.client import responses
 from pathlib import Path
@@ -35,9 +36,8 @@ from weir.health import Health
 _THREADS = 4  # pages that are made at once
 _QUEUE = 32  # requests that wait for that
 _CONNECTIONS = 256
-_TIMEOUT = (
-    10.0  # seconds: for a request to be whole, for a kept connection's next one, for a piece to be taken
-)
+#: Seconds: for a request to be whole, for a kept connection's next one, for a piece to be taken.
+_TIMEOUT = 10.0
 _HEAD = 16 << 10  # bytes of a request's head
 _RIGHT = "write --listen HOST:PORT, as in --listen 127.0.0.1:10435 or --listen [::1]:10435"
 
@@ -103,7 +103,7 @@ class Server:
         self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: socket.socket | None = None
-        self._shared: Path | None = None
+        self._shared: tuple[Path, int] | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
 
@@ -131,7 +131,7 @@ class Server:
             fresh.rename(path)
         except (OSError, ValueError) as error:
             raise WeirError(f"cannot listen at {path}: {error}") from None
-        self._shared = path
+        self._shared = path, path.stat().st_ino
         self._loop.call_soon_threadsafe(self._http(Guard(self._health)).add_socket, listener)
 
     def stop(self) -> None:
@@ -143,7 +143,7 @@ class Server:
         self._thread = None
         self._pool.shutdown(cancel_futures=True)
         if self._shared:
-            self._shared.unlink(missing_ok=True)
+            _unlink(*self._shared)
 
     @property
     def scheme(self) -> str:
@@ -229,6 +229,13 @@ class Server:
             while piece := await self._loop.run_in_executor(self._pool, _next, pieces):
                 await asyncio.wait_for(connection.write(piece), _TIMEOUT)
         connection.finish()
+
+
+def _unlink(path: Path, inode: int) -> None:
+    """Unless the next agent's socket is there by now."""
+    with suppress(OSError):
+        if path.stat().st_ino == inode:
+            path.unlink()
 
 
 def _next(pieces: Iterator[bytes]) -> bytes:

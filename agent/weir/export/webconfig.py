@@ -50,7 +50,7 @@ class Tls:
         try:
             if self.ca:
                 made.load_verify_locations(self.ca)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"--web-config: client_ca_file {self.ca}: {_why(error)}") from None
         made.verify_mode = self.verify
         return made
@@ -75,7 +75,7 @@ def read(path: Path) -> WebConfig:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--web-config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
         raise ConfigError(f"--web-config {path}: {f'line {line}: ' if line else ''}no YAML") from None
     top = _mapping(path, "", raw or {}, _TOP)
@@ -131,6 +131,8 @@ def _tls(path: Path, raw: Mapping[str, Any]) -> Tls:
         raise ConfigError(f"--web-config {path}: client_allowed_sans is a list, with {[*_AUTH][-1]}")
     lowest, highest = (_choice(path, raw, f"{end}_version", _VERSIONS, known)
                        for end, known in (("min", "TLS12"), ("max", "TLS13")))  # fmt: skip
+    if lowest > highest:
+        raise ConfigError(f"--web-config {path}: min_version is above max_version")
     return Tls(cert, key, ca, verify, frozenset(map(str, names)), lowest, highest)
 
 
