@@ -27,6 +27,9 @@
 #define ADD(counter, n) __sync_fetch_and_add(&(counter), (n))
 #define ONCE(x)         (*(volatile typeof(x) *)&(x))
 
+/* Entries of a map that the loader makes as large as its options say: agent/weir/kernel/plan.py. */
+#define SIZED 1
+
 /* p, for loads that must come after the one that gave `loaded`. BPF has no barrier, but an address that
  * depends on a load is one where machines reorder loads (arm64; Documentation/memory-barriers.txt).
  */
@@ -36,7 +39,7 @@ static __always_inline void *after(void *p, u64 loaded)
 	return p + loaded;
 }
 
-BPF_F_TABLE("array", u32, struct weir_slot, slots, WEIR_SLOTS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct weir_slot, slots, SIZED, BPF_F_MMAPABLE);
 BPF_TABLE("percpu_array", u32, u64, events, WEIR_EVENTS);
 
 #ifdef WEIR_NO_CMPXCHG

@@ -30,7 +30,7 @@ struct conn {
 	u16 rport; /* what a source dials: its socket forgets that where connect(2) fails (tcp_disconnect) */
 };
 
-BPF_ARRAY(tracked, u64, 1);
+BPF_ARRAY(tracked, u64, 2); /* how many connections there are, and may be */
 /* 0 while connections older than Weir are being looked for; their closes are not ours yet. */
 BPF_ARRAY(settled, u64, 1);
 
@@ -51,7 +51,7 @@ static __always_inline void conn_drop(struct sock *sk)
 	conns.sk_storage_delete(sk);
 }
 #else
-BPF_TABLE("hash", u64, struct conn, conns, WEIR_CONNECTIONS);
+BPF_TABLE("hash", u64, struct conn, conns, SIZED);
 static __always_inline struct conn *conn_find(struct sock *sk)
 {
 	u64 key = (u64)sk;
@@ -86,10 +86,10 @@ static __always_inline void tracked_add(s64 n)
 
 static __always_inline struct conn *conn_new(struct sock *sk, u64 now)
 {
-	u32 zero = 0;
-	u64 *count = tracked.lookup(&zero);
+	u32 zero = 0, one = 1;
+	u64 *count = tracked.lookup(&zero), *limit = tracked.lookup(&one);
 
-	if (count && ONCE(*count) >= WEIR_CONNECTIONS) {
+	if (count && limit && ONCE(*count) >= *limit) {
 		event(WEIR_EV_CONNECTION_LIMIT);
 		return NULL;
 	}

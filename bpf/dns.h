@@ -45,7 +45,7 @@ struct dns_query {
 	u64 type;  /* that was asked for, 0 if it is not known */
 };
 /* Where more wait than there is room for, those that waited longest are forgotten. */
-BPF_TABLE("lru_hash", struct dns_key, struct dns_query, dns_queries, WEIR_QUERIES);
+BPF_TABLE("lru_hash", struct dns_key, struct dns_query, dns_queries, SIZED);
 
 /* Whether these twelve bytes are a query's or an answer's: one question, standard opcode, zero where zero must be. */
 static __always_inline int dns_plausible(struct dns_header *h)

@@ -6,9 +6,9 @@
 #include "nat.h"
 #include "sock.h"
 
-BPF_TABLE("hash", struct weir_edge, u32, edges, WEIR_SLOTS);
+BPF_TABLE("hash", struct weir_edge, u32, edges, SIZED);
 /* Slots nobody uses; user space fills it and gives slots back. */
-BPF_STACK(free_slots, u32, WEIR_SLOTS);
+BPF_STACK(free_slots, u32, SIZED);
 
 struct fold_key {
 	u32 bits;
@@ -21,7 +21,7 @@ struct fold {
 	u8 destination;
 	u8 pad[2];
 };
-BPF_F_TABLE("lpm_trie", struct fold_key, struct fold, folds, WEIR_FOLDS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct fold_key, struct fold, folds, SIZED, BPF_F_NO_PREALLOC);
 
 static __always_inline void fold_remote(struct weir_edge *e)
 {

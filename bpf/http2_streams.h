@@ -98,7 +98,7 @@ struct h2 {
 _Static_assert(sizeof(struct h2) < 8000, "bpf_sk_storage_get on Linux 7.x");
 
 #ifdef WEIR_USER
-BPF_F_TABLE("hash", struct tls_key, struct h2, tls_h2s, WEIR_TLS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct tls_key, struct h2, tls_h2s, SIZED, BPF_F_NO_PREALLOC);
 BPF_ARRAY(tls_blank_h2, struct h2, 1);
 
 static __always_inline struct h2 *h2_held(holder *held, struct talk *t)

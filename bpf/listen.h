@@ -22,7 +22,7 @@ struct listener {
 	u64 began; /* the last ones that began and ended: an event may come twice (tcp.h) */
 	u64 ended;
 };
-BPF_TABLE("lru_hash", struct listener_key, struct listener, listeners, WEIR_LISTENERS);
+BPF_TABLE("lru_hash", struct listener_key, struct listener, listeners, SIZED);
 
 static __always_inline void listener_of(struct sock *sk, u32 netns, struct listener_key *k)
 {

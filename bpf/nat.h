@@ -31,7 +31,7 @@ struct nat_to {
 	u16 dport;
 	u32 pad;
 };
-BPF_TABLE("lru_hash", struct nat_key, struct nat_to, nat, WEIR_NAT);
+BPF_TABLE("lru_hash", struct nat_key, struct nat_to, nat, SIZED);
 
 /* struct nf_conntrack_tuple (include/net/netfilter/nf_conntrack_tuple.h); compared with BTF by
  * agent/weir/kernel/features.py. Ports are in network order.

@@ -5,10 +5,10 @@
 
 #include "edge.h"
 
-BPF_F_TABLE("array", u32, struct weir_requests, requests, WEIR_REQUESTS, BPF_F_MMAPABLE);
-BPF_TABLE("hash", struct weir_request_key, u32, request_rows, WEIR_REQUESTS);
+BPF_F_TABLE("array", u32, struct weir_requests, requests, SIZED, BPF_F_MMAPABLE);
+BPF_TABLE("hash", struct weir_request_key, u32, request_rows, SIZED);
 /* Rows nobody uses; user space fills it and gives rows back. */
-BPF_STACK(free_requests, u32, WEIR_REQUESTS);
+BPF_STACK(free_requests, u32, SIZED);
 
 enum { PORT_OPAQUE = 1, PORT_SKIP };
 
@@ -21,7 +21,7 @@ struct server_port {
 BPF_F_TABLE("hash", struct server_port, u8, server_ports, 4096, BPF_F_NO_PREALLOC);
 
 #ifdef WEIR_REQUEST_PORTS
-BPF_HASH(request_ports, u16, u8, WEIR_REQUEST_PORTS);
+BPF_HASH(request_ports, u16, u8, SIZED);
 #endif
 
 static __always_inline struct weir_requests *requests_at(u32 index)

@@ -22,7 +22,7 @@ struct route_step {
 	u8 rest;  /* the one that fits whatever follows */
 };
 
-BPF_HASH(route_steps, struct route_key, struct route_step, WEIR_ROUTES);
+BPF_HASH(route_steps, struct route_key, struct route_step, SIZED);
 
 /* From a node by the segment of this hash; NULL where no pattern goes on. */
 static __always_inline struct route_step *route_step(u32 node, u64 word)

@@ -6,14 +6,14 @@
 #include "base.h"
 
 #ifdef WEIR_SCOPE_NETNS
-BPF_HASH(scope_netns, u32, u8, WEIR_SCOPE_NETNS);
+BPF_HASH(scope_netns, u32, u8, SIZED);
 #endif
 #ifdef WEIR_SCOPE_CGROUP
 /* One cgroup id a level of the hierarchy: a socket is in scope if its cgroup has one as ancestor. */
-BPF_HASH(scope_cgroup, u64, u32, WEIR_SCOPE_CGROUP);
+BPF_HASH(scope_cgroup, u64, u32, SIZED);
 #endif
 #ifdef WEIR_SCOPE_PORT
-BPF_HASH(scope_port, u16, u8, WEIR_SCOPE_PORT);
+BPF_HASH(scope_port, u16, u8, SIZED);
 #endif
 
 struct owner {

@@ -26,7 +26,7 @@ struct tls_talk {
 	u64 pos[TLS_WAYS]; /* bytes of plaintext so far */
 	u64 streams;       /* it has its state of HTTP/2 */
 };
-BPF_F_TABLE("hash", struct tls_key, struct tls_talk, tls_talks, WEIR_TLS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct tls_key, struct tls_talk, tls_talks, SIZED, BPF_F_NO_PREALLOC);
 
 enum tls_kind {
 	TLS_NONE, /* not within a call */

@@ -4,10 +4,11 @@
  *
  * WEIR_STORAGE | WEIR_TRACEPOINT | WEIR_KPROBE  how TCP is watched (tcp_hooks.h)
  * WEIR_UDP, WEIR_ITERATORS                      UDP flows; views and what was there before
- * WEIR_REQUESTS                                 requests on TCP connections; how many rows they may have
- * WEIR_TLS                                      how many TLS sessions may be read by uprobes (weir_tls.c)
+ * WEIR_REQUESTS, WEIR_REQUEST_PORTS             requests on TCP connections; ports where they are not looked for
+ * WEIR_ROUTES                                   patterns of paths; WEIR_ROUTE_ROOT, _INDEX: those of HPACK's table
+ * WEIR_TLS                                      TLS sessions are read by uprobes (weir_tls.c)
+ * WEIR_NAT, WEIR_SCOPE_*                        translated connections; what is watched, where that is not all
  * WEIR_BY_PROCESS                               the process name is part of an edge
- * WEIR_SLOTS, WEIR_CONNECTIONS, WEIR_LISTENERS, WEIR_FOLDS, WEIR_SCOPE_*   sizes
  */
 #ifdef WEIR_STORAGE
 #define WEIR_TYPED

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import replace
 
 import pytest
 
-from weir.kernel import plan
+from weir.kernel import plan, sources
 from weir.kernel.layout import EVENTS, FAILURES, STRUCTS, bucket_bounds_us, static_asserts
 from weir.kernel.options import Fold, KernelOptions, default_folds, fold_prefix
 
@@ -101,3 +102,32 @@ def test_layout_describes_itself() -> None:
     bounds = bucket_bounds_us()
     assert (bounds[1:] > bounds[:-1]).all()
     assert bounds[:5].tolist() == [4.0, 8.0, 12.0, 16.0, 20.0]
+
+
+def test_bounds_are_not_compiled_in() -> None:
+    """Another bound, one more namespace or port compiles nothing anew: the maps are made larger."""
+    more = replace(
+        FULL, slots=128, connections=1, listeners=1, requests=64, netns=(7,), ports=(443,), translated=1
+    )
+    assert plan.defines("storage", more, True, True, True) == plan.defines("storage", FULL, True, True, True)
+    other = replace(FULL, netns=())
+    assert plan.defines("storage", other, True, True) != plan.defines("storage", FULL, True, True)
+    everything = replace(
+        FULL, tls=3, routes=("/a/{id}", "/b/**"), opaque_ports=(7, 8, 9), skip_ports=(1, 2), translated=23
+    )
+    found = plan.sizes(everything)
+    assert found["slots"] == found["edges"] == found["free_slots"] == 64
+    assert (found["conns"], found["listeners"], found["nat"], found["tls_talks"]) == (65, 66, 23, 3)
+    assert (found["request_ports"], found["scope_port"], found["scope_netns"]) == (5, 2, 2)
+    assert found["folds"] == max(64, len(FULL.folds))
+
+
+def test_every_map_that_the_loader_makes_larger_has_a_size() -> None:
+    """bpf/ says which these are; one that is forgotten would hold one entry."""
+    texts = [path.read_text(encoding="utf-8") for path in sources.folder().glob("*.h")]
+    found = [
+        (kind, [part.strip() for part in arguments.split(",")])
+        for text in texts for kind, arguments in re.findall(r"^BPF_(\w+)\((.*\bSIZED\b.*)\);", text, re.MULTILINE)
+    ]  # fmt: skip
+    named = {arguments[3 if kind.endswith("TABLE") else 0] for kind, arguments in found}
+    assert named == set(plan.sizes(FULL))

@@ -18,13 +18,13 @@ import struct
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from weir.errors import KernelError
 from weir.kernel import bpf
 
-KEPT = 16  # programs of so many builds; one takes about 60 kB
+KEPT = 32  # programs of so many builds; one takes about 60 kB
 _SIZE = 1 << 24  # of a file that is read
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _SK_STORAGE = 24
@@ -99,18 +99,26 @@ def unlinked(code: bytes, fds: Mapping[int, int]) -> Program:
 class Module:
     """Compiled programs with maps of their own, which this makes; OSError where the kernel refuses one.
 
-    Maps that ``other`` has by the same name are its, but for ``own``; KernelError where they differ.
+    Maps in ``sizes`` have so many entries. Those that ``other`` has by the same name are its, but for
+    ``own``; KernelError where they differ.
     """
 
-    def __init__(self, compiled: Compiled, other: Module | None = None, own: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        compiled: Compiled,
+        sizes: Mapping[str, int],
+        other: Module | None = None,
+        own: Collection[str] = (),
+    ) -> None:
         self._programs = compiled.programs
         self._names = [m.name for m in compiled.maps]
-        self._specs = {m.name: m for m in compiled.maps}
+        self._specs = {m.name: _sized(m, sizes) for m in compiled.maps}
         shared = other._specs.keys() & self._specs.keys() - set(own) if other else ()
         if other and (wrong := sorted(n for n in shared if other._specs[n] != self._specs[n])):
             raise KernelError(f"maps of one name differ between two builds: {', '.join(wrong)}")
         self._fds = {
-            m.name: other.map_fd(m.name) if other and m.name in shared else _create(m) for m in compiled.maps
+            name: other.map_fd(name) if other and name in shared else _create(spec)
+            for name, spec in self._specs.items()
         }
 
     def map_fd(self, name: str) -> int:
@@ -126,6 +134,12 @@ class Module:
         for at, index in program.maps:
             struct.pack_into("<i", linked, 8 * at + 4, self._fds[self._names[index]])
         return bytes(linked)
+
+
+def _sized(spec: MapSpec, sizes: Mapping[str, int]) -> MapSpec:
+    """A socket's storage is with the socket: it has no size (bpf_local_storage_map_alloc_check)."""
+    wanted = 0 if spec.kind == _SK_STORAGE else sizes.get(spec.name, 0)
+    return replace(spec, max_entries=wanted) if wanted else spec
 
 
 def _create(spec: MapSpec) -> int:

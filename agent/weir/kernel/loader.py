@@ -62,7 +62,7 @@ class Loader:
         no_nat = self._features.conntrack
         defines = plan.defines(variant, self._options, iterators, self._features.cmpxchg, not no_nat)
         built, kept = compiler.build(self._types, defines, self._instance.run, Cache.of_this_host())
-        module = Module(built)
+        module = Module(built, plan.sizes(self._options))
         compiled = time.monotonic()
         self._fill(module)
         folder = self._instance.prepare()
@@ -105,6 +105,7 @@ class Loader:
 
     def _fill(self, module: Module) -> None:
         options, stack = self._options, module.map_fd("free_slots")
+        bpf.map_update(module.map_fd("tracked"), _u32(1), struct.pack("<Q", options.connections))
         for index in range(options.slots - 1, 0, -1):  # slot 0 takes what finds no slot
             bpf.map_update(stack, None, _u32(index))
         rows = module.map_fd("free_requests")
@@ -165,7 +166,7 @@ class Loader:
         try:
             built, _ = compiler.build(self._types, [*defines, "-DWEIR_USER=1"], self._instance.run,
                                       Cache.of_this_host(), "weir_tls.c")  # fmt: skip
-            user = Module(built, module, own=plan.TLS_MAPS)
+            user = Module(built, plan.sizes(self._options), module, own=plan.TLS_MAPS)
         except (OSError, KernelError) as error:
             self.planes["tls"] = self.refused["weir_tls.c"] = f"weir_tls.c: {_why(error)}"
             return

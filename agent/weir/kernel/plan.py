@@ -161,29 +161,39 @@ def programs(variant: str, options: KernelOptions, iterators: bool) -> Sequence[
 def defines(
     variant: str, options: KernelOptions, iterators: bool, cmpxchg: bool, conntrack: bool = False
 ) -> list[str]:
-    """Compiler flags that specialise ``bpf/weir.c``."""
+    """Compiler flags that specialise ``bpf/weir.c``: what it does, not how much it holds (:func:`sizes`)."""
     routes = compile_routes(options.routes if options.requests else ())
     flags = {
-        f"WEIR_{variant.upper()}": 1,
-        "WEIR_SLOTS": options.slots,
-        "WEIR_CONNECTIONS": options.connections,
-        "WEIR_LISTENERS": options.listeners,
-        "WEIR_FOLDS": max(64, len(options.folds)),
-        "WEIR_UDP": int(options.udp),
+        f"WEIR_{variant.upper()}": True,
+        "WEIR_UDP": options.udp,
         "WEIR_REQUESTS": options.requests,
-        "WEIR_QUERIES": _QUERIES,
-        "WEIR_TLS": options.tls if options.requests else 0,
-        "WEIR_REQUEST_PORTS": len(options.opaque_ports + options.skip_ports) if options.requests else 0,
-        "WEIR_ROUTES": len(routes.steps),
-        "WEIR_NAT": options.translated if conntrack and options.nat != "off" else 0,
-        "WEIR_ITERATORS": int(iterators),
-        "WEIR_NO_CMPXCHG": int(not cmpxchg),
-        "WEIR_BY_PROCESS": int(options.by_process),
-        "WEIR_SCOPE_NETNS": len(options.netns),
-        "WEIR_SCOPE_CGROUP": len(options.cgroups),
-        "WEIR_SCOPE_PORT": len(options.ports),
+        "WEIR_TLS": options.requests and options.tls,
+        "WEIR_REQUEST_PORTS": options.requests and options.opaque_ports + options.skip_ports,
+        "WEIR_ROUTES": routes.steps,
+        "WEIR_NAT": conntrack and options.nat != "off",
+        "WEIR_ITERATORS": iterators,
+        "WEIR_NO_CMPXCHG": not cmpxchg,
+        "WEIR_BY_PROCESS": options.by_process,
+        "WEIR_SCOPE_NETNS": options.netns,
+        "WEIR_SCOPE_CGROUP": options.cgroups,
+        "WEIR_SCOPE_PORT": options.ports,
     }
     # what HPACK's table has of paths (RFC 7541, appendix A)
     of = {"WEIR_ROUTE_ROOT": routes.of("/"), "WEIR_ROUTE_INDEX": routes.of("/index.html")}
-    given = [f"-D{name}={value}" for name, value in flags.items() if value]
+    given = [f"-D{name}=1" for name, wanted in flags.items() if wanted]
     return given + [f"-D{name}={value}" for name, value in of.items() if routes.steps]
+
+
+def sizes(options: KernelOptions) -> dict[str, int]:
+    """Entries of each map of ``bpf/`` that has SIZED of them there."""
+    of = options
+    rows = dict.fromkeys(("requests", "request_rows", "free_requests"), of.requests)
+    slots = dict.fromkeys(("slots", "edges", "free_slots"), of.slots)
+    sessions = dict.fromkeys(("tls_talks", "tls_h2s"), of.tls)
+    return rows | slots | sessions | {
+        "conns": of.connections, "listeners": of.listeners, "folds": max(64, len(of.folds)),
+        "dns_queries": _QUERIES, "nat": of.translated,
+        "request_ports": len(of.opaque_ports + of.skip_ports),
+        "route_steps": len(compile_routes(of.routes).steps),
+        "scope_netns": len(of.netns), "scope_cgroup": len(of.cgroups), "scope_port": len(of.ports),
+    }  # fmt: skip
