@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds for a kernel that does not run here, to be found in its guest: one takes a minute there, seconds here.
+"""Builds for a kernel that does not run here, for its guest: one takes a minute there, seconds here.
 
 ``python -m tests.kernel.precompile VMLINUZ FOLDER VARIANT...`` makes what the tests of ``scripts/kernels`` load, as
 the loader names it in its cache. What is not among it, the guest compiles.
@@ -7,7 +7,6 @@ the loader names it in its cache. What is not among it, the guest compiles.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -37,12 +36,11 @@ BESIDE = 3
 
 def builds(variants: list[str], features: Offline) -> Iterator[tuple[str, list[str]]]:
     """File of ``bpf/`` and flags of each."""
-    tracks = [False, True] if not features.conntrack else [False]
     for number, variant in enumerate(variants):
-        for options, conntrack in itertools.product(OPTIONS[: BESIDE if number else None], tracks):
-            if conntrack and options.nat == "off":
-                continue
-            defines = plan.defines(variant, options, features.iterators, features.cmpxchg, conntrack)
+        for options in OPTIONS[: BESIDE if number else None]:
+            defines = plan.defines(
+                variant, options, features.iterators, features.cmpxchg, not features.conntrack
+            )
             yield "weir.c", defines
             if options.tls:
                 yield "weir_tls.c", [*defines, "-DWEIR_USER=1"]
