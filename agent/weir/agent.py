@@ -15,7 +15,9 @@ from weir.export.guard import Guard
 from weir.export.prometheus import Exposition
 from weir.export.server import Server
 from weir.health import Health
+from weir.kernel import privileges
 from weir.kernel.mounts import api_socket
+from weir.kernel.side import KernelSide
 from weir.pipeline import Pipeline, Writer, opened
 from weir.views.requests import request_rows
 from weir.views.rows import edge_rows
@@ -36,15 +38,32 @@ def serve(settings: Settings, log_level: str = "info") -> None:
         settings.listen, health, Exposition(health), pages.edges, pages.connections, pages.requests,
         guard=Guard(health, settings.web_config),
     )  # fmt: skip
-    server.start()
+    server.listen()
+
+    def settled(kernel: KernelSide, cluster: bool) -> None:
+        _give_up(kernel, settings, cluster)
+        server.start()
+
     try:
-        with opened(settings) as pipeline:
+        with opened(settings, settled=settled) as pipeline:
             pages.pipeline = pipeline
             pipeline.failed = health.fail
             server.share(api_socket(settings.instance))
             _watch(pipeline, health, server, stop)
     finally:
         server.stop()
+
+
+def _give_up(kernel: KernelSide, settings: Settings, cluster: bool) -> None:
+    """What only attaching needed, before there is a second thread."""
+    uses = privileges.Uses(
+        tls=settings.tls and kernel.planes().get("tls") == "",
+        waits="nat" in kernel.facts.get("waits", ()), scoped=bool(settings.netns),
+        services=cluster and settings.services == "auto",
+        files=bool(settings.web_config or settings.kubeconfig or settings.token_file or settings.ca_file),
+    )  # fmt: skip
+    kept = privileges.keep(privileges.needed(uses))
+    _log.info("privileges given up", extra={"fields": {"kept": ",".join(sorted(kept)) or "none"}})
 
 
 def _watch(pipeline: Pipeline, health: Health[Snapshot], server: Server, stop: threading.Event) -> None:

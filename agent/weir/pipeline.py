@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,30 +153,35 @@ class Pipeline:
 
 
 @contextmanager
-def opened(settings: Settings, temporary: bool = False) -> Iterator[Pipeline]:
+def opened(
+    settings: Settings, temporary: bool = False, settled: Callable[[KernelSide, bool], None] = lambda *_: None
+) -> Iterator[Pipeline]:
     """Load the kernel side, or go on with the one that is pinned, and hold the instance.
 
-    ``temporary`` removes everything at the end; else counting goes on without an agent.
+    ``temporary`` removes everything at the end; else counting goes on without an agent. ``settled`` is called
+    when all is attached and no thread was started, with the kernel side and whether there is a cluster.
     """
+    cluster = _cluster(settings)
     instance, cgroup2 = side.ready(settings.instance)
-    with instance.lock("run"), watched(settings) as cluster:
+    with instance.lock("run"), ExitStack() as after:
         ensure_loaded(instance, settings, cgroup2)
+        if temporary:
+            after.callback(instance.remove)
         kernel = KernelSide(instance)
-        stats = bpf.enable_stats() if settings.bpf_stats else -1
+        after.callback(kernel.close)
+        if settings.bpf_stats:
+            after.callback(os.close, bpf.enable_stats())
+        settled(kernel, cluster is not None)
+        if cluster:
+            cluster.watch.start()
+            after.callback(cluster.watch.stop)
         pipeline = Pipeline(kernel, settings, cgroup2, cluster)
-        try:
-            if cluster:
-                Cutter(pipeline, cluster).start()
-                cluster.watch.wait(_PODS_FIRST)
-            pipeline.read_tls(_scope(settings, cgroup2))
-            yield pipeline
-        finally:
-            pipeline.close()
-            kernel.close()
-            if stats >= 0:
-                os.close(stats)
-            if temporary:
-                instance.remove()
+        after.callback(pipeline.close)
+        if cluster:
+            Cutter(pipeline, cluster).start()
+            cluster.watch.wait(_PODS_FIRST)
+        pipeline.read_tls(_scope(settings, cgroup2))
+        yield pipeline
 
 
 def _scope(settings: Settings, cgroup2: Path) -> Scope:
@@ -186,22 +191,8 @@ def _scope(settings: Settings, cgroup2: Path) -> Scope:
     return Scope(frozenset(options.netns), tuple("/" if path == "." else f"/{path}" for path in below))
 
 
-@contextmanager
-def watched(settings: Settings) -> Iterator[Cluster | None]:
-    """The Kubernetes API, where there is one, watched from now on."""
-    cluster = _cluster(settings)
-    if cluster is None:
-        yield None
-        return
-    cluster.watch.start()
-    try:
-        yield cluster
-    finally:
-        cluster.watch.stop()
-
-
 def _cluster(settings: Settings) -> Cluster | None:
-    """ConfigError where it cannot be as it was asked for."""
+    """The Kubernetes API, where there is one; ConfigError where it cannot be as it was asked for."""
     where = api.access(settings.kubeconfig, settings.kube_context, settings.api_server, settings.token_file,
                        settings.ca_file)  # fmt: skip
     external = api.external_label(settings.external_label)

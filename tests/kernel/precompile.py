@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds for a kernel that does not run here, for its guest: one takes a minute there, seconds here.
 
-``python -m tests.kernel.precompile VMLINUZ FOLDER VARIANT...`` makes what the tests of ``scripts/kernels`` load, as
-the loader names it in its cache. What is not among it, the guest compiles.
+``python -m tests.kernel.precompile VMLINUZ FOLDER VARIANT...`` makes what the tests of ``scripts/kernels``
+load, as the loader names it in its cache. What is not among it, the guest compiles.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from weir.kernel.compiled import Cache
 from weir.kernel.options import KernelOptions
 
 _NETNS, _CGROUP = (1,), ((1, "/"),)
-#: What is compiled in, of the tests that run in a guest; of the variants beside the best one the first three do.
+#: What is compiled in, of the tests that run in a guest; of variants beside the best one the first three.
 OPTIONS = (
     KernelOptions(requests=0, netns=_NETNS),
     KernelOptions(requests=0, cgroups=_CGROUP),

@@ -107,10 +107,15 @@ class Server:
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
 
-    def start(self) -> None:
-        """Listen, and serve from a thread. ListenError when the address cannot be had."""
+    def listen(self) -> None:
+        """Take the address; who asks waits from now on. ListenError when it cannot be had."""
         self._listener = listening(self._listen)
         self._listener.setblocking(False)
+
+    def start(self) -> None:
+        """Listen, and serve from a thread. ListenError when the address cannot be had."""
+        if self._listener is None:
+            self.listen()
         started = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(started)), name="weir-http", daemon=True
@@ -136,6 +141,8 @@ class Server:
 
     def stop(self) -> None:
         """Stop and wait; again is harmless."""
+        if self._thread is None and self._listener is not None:
+            self._listener.close()
         if self._thread is None or self._loop is None or self._stop is None:
             return
         self._loop.call_soon_threadsafe(self._stop.set)
