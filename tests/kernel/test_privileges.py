@@ -108,7 +108,9 @@ LOADER = {
     "no SYS_ADMIN": (("CAP_SYS_ADMIN",), 0, ()),
     "no BPF": (("CAP_SYS_ADMIN", "CAP_BPF"), 3, ("CAP_BPF or CAP_SYS_ADMIN is missing",)),
     "no PERFMON": (("CAP_SYS_ADMIN", "CAP_PERFMON"), 3, ("CAP_PERFMON or CAP_SYS_ADMIN is missing",)),
-    "no NET_ADMIN": (("CAP_SYS_ADMIN", "CAP_NET_ADMIN"), 0, ("down: udp: ", "down: requests: ", "CAP_NET_ADMIN")),
+    "no NET_ADMIN": (
+        ("CAP_SYS_ADMIN", "CAP_NET_ADMIN"), 0, ("down: udp: ", "down: requests: ", "CAP_NET_ADMIN"),
+    ),
     "SYS_ADMIN for BPF, PERFMON, NET_ADMIN": (("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"), 0, ()),
     "no names": (("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"), 0, ()),
 }  # fmt: skip

@@ -125,9 +125,7 @@ def test_bounds_are_not_compiled_in() -> None:
 def test_every_map_that_the_loader_makes_larger_has_a_size() -> None:
     """bpf/ says which these are; one that is forgotten would hold one entry."""
     texts = [path.read_text(encoding="utf-8") for path in sources.folder().glob("*.h")]
-    found = [
-        (kind, [part.strip() for part in arguments.split(",")])
-        for text in texts for kind, arguments in re.findall(r"^BPF_(\w+)\((.*\bSIZED\b.*)\);", text, re.MULTILINE)
-    ]  # fmt: skip
-    named = {arguments[3 if kind.endswith("TABLE") else 0] for kind, arguments in found}
+    shape = re.compile(r"^BPF_(\w+)\((.*\bSIZED\b.*)\);", re.MULTILINE)
+    found = [(kind, arguments.split(",")) for text in texts for kind, arguments in shape.findall(text)]
+    named = {arguments[3 if kind.endswith("TABLE") else 0].strip() for kind, arguments in found}
     assert named == set(plan.sizes(FULL))
