@@ -3,7 +3,7 @@
  *
  * GET(p, member) reads a member of a kernel struct: a plain load, checked by the verifier
  * against BTF, where programs get BTF-typed pointers (WEIR_TYPED), else
- * bpf_probe_read_kernel. So handlers are written once for all hooks.
+ * read_kernel. So handlers are written once for all hooks.
  */
 #ifndef WEIR_BASE_H
 #define WEIR_BASE_H
@@ -12,11 +12,19 @@
 
 #include "kernel.h"
 
-#define PROBE(p, member)                                              \
-	({                                                            \
-		typeof((p)->member) v_ = 0;                           \
-		bpf_probe_read_kernel(&v_, sizeof(v_), &(p)->member); \
-		v_;                                                   \
+/* bpf_probe_read_user, _kernel, _kernel_str by their numbers (include/uapi/linux/bpf.h). By name BCC takes
+ * the older bpf_probe_read, which not all programs may call, where /proc/kallsyms hides addresses (without
+ * CAP_SYSLOG).
+ */
+static int (*read_user)(void *to, u32 size, const void *from) = (void *)112;
+static int (*read_kernel)(void *to, u32 size, const void *from) = (void *)113;
+static int (*read_kernel_str)(void *to, u32 size, const void *from) = (void *)115;
+
+#define PROBE(p, member)                                    \
+	({                                                  \
+		typeof((p)->member) v_ = 0;                 \
+		read_kernel(&v_, sizeof(v_), &(p)->member); \
+		v_;                                         \
 	})
 #ifdef WEIR_TYPED
 #define GET(p, member) ((p)->member)

@@ -18,7 +18,7 @@ typedef struct pt_regs carrier;
 /* Copies `n` bytes from an address of the process; not 0 where they cannot be read. */
 static __always_inline long carry(carrier *ctx, u64 from, void *to, u32 n)
 {
-	return bpf_probe_read_user(to, n, (void *)from);
+	return read_user(to, n, (void *)from);
 }
 
 /* What the conversation at hand is found by: the thread's call. */
@@ -54,7 +54,7 @@ typedef struct __sk_buff carrier;
 static __always_inline long carry(carrier *ctx, u64 at, void *to, u32 n)
 {
 	if (at >> 32)
-		return bpf_probe_read_kernel(to, n, (void *)at);
+		return read_kernel(to, n, (void *)at);
 	return bpf_skb_load_bytes(ctx, at, to, n);
 }
 

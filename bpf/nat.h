@@ -109,8 +109,8 @@ static __always_inline void nat_begin(struct sk_buff *skb)
 		return;
 	struct tuple o = {}, r = {};
 
-	bpf_probe_read_kernel(&o, sizeof(o), &ct->tuplehash[0].tuple);
-	bpf_probe_read_kernel(&r, sizeof(r), &ct->tuplehash[1].tuple);
+	read_kernel(&o, sizeof(o), &ct->tuplehash[0].tuple);
+	read_kernel(&r, sizeof(r), &ct->tuplehash[1].tuple);
 	if (o.proto != IPPROTO_TCP && o.proto != IPPROTO_UDP)
 		return;
 	int dialled = same_end(o.dst, o.dport, r.src, r.sport, o.l3num);

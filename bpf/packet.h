@@ -57,7 +57,7 @@ static __always_inline struct sock *plain_sock(struct bpf_sock *sk)
 	struct bpf_sock *on_stack = sk;
 	struct sock *plain = NULL;
 
-	bpf_probe_read_kernel(&plain, sizeof(plain), &on_stack);
+	read_kernel(&plain, sizeof(plain), &on_stack);
 	return plain;
 }
 

@@ -65,12 +65,12 @@ static __always_inline int cgroup_in_scope(struct cgroup *cg)
 #ifdef HAVE_cgroup__ancestors
 		struct cgroup *up = NULL;
 
-		bpf_probe_read_kernel(&up, sizeof(up), &cg->ancestors[i]);
+		read_kernel(&up, sizeof(up), &cg->ancestors[i]);
 		u64 id = cgroup_id(up);
 #else
 		u64 id = 0;
 
-		bpf_probe_read_kernel(&id, sizeof(id), &cg->ancestor_ids[i]);
+		read_kernel(&id, sizeof(id), &cg->ancestor_ids[i]);
 #endif
 		if (scope_cgroup.lookup(&id))
 			return 1;
@@ -125,8 +125,8 @@ static __always_inline u8 sock_addresses(struct sock *sk, u8 *local, u8 *remote)
 		map_v4(remote, GET(sk, __sk_common.skc_daddr));
 		return 4;
 	}
-	bpf_probe_read_kernel(local, 16, &sk->__sk_common.skc_v6_rcv_saddr);
-	bpf_probe_read_kernel(remote, 16, &sk->__sk_common.skc_v6_daddr);
+	read_kernel(local, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+	read_kernel(remote, 16, &sk->__sk_common.skc_v6_daddr);
 	return is_mapped(local) || is_mapped(remote) ? 4 : 6;
 }
 
@@ -160,7 +160,7 @@ static __always_inline void task_owner(struct task_struct *task, struct owner *o
 
 	o->tgid = PROBE(task, tgid);
 	if (leader)
-		bpf_probe_read_kernel_str(o->comm, sizeof(o->comm), &leader->comm);
+		read_kernel_str(o->comm, sizeof(o->comm), &leader->comm);
 }
 
 static __always_inline void current_owner(struct owner *o)

@@ -138,7 +138,7 @@ static __always_inline int call_end(struct pt_regs *ctx, struct tls_call *call, 
 		return 0;
 	if (kind == TLS_READING_EX || kind == TLS_WRITE_EX) {
 		result = 0;
-		bpf_probe_read_user(&result, sizeof(result), (void *)call->size_at);
+		read_user(&result, sizeof(result), (void *)call->size_at);
 	}
 	struct tls_talk *u = call_talk(call);
 

@@ -21,7 +21,7 @@ static __always_inline u64 user_word(u64 at)
 {
 	u64 word = 0;
 
-	bpf_probe_read_user(&word, sizeof(word), (void *)at);
+	read_user(&word, sizeof(word), (void *)at);
 	return word;
 }
 
@@ -36,7 +36,7 @@ static __always_inline u64 socket_of_fd(u32 fd)
 		return 0;
 	struct file **open = PROBE(table, fd), *file = NULL;
 
-	bpf_probe_read_kernel(&file, sizeof(file), &open[fd]);
+	read_kernel(&file, sizeof(file), &open[fd]);
 	struct socket *so = PROBE(file, private_data);
 
 	return so && PROBE(so, file) == file ? (u64)PROBE(so, sk) : 0;

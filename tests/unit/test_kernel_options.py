@@ -104,6 +104,13 @@ def test_layout_describes_itself() -> None:
     assert bounds[:5].tolist() == [4.0, 8.0, 12.0, 16.0, 20.0]
 
 
+def test_where_cgroups_are_mounted_is_no_change() -> None:
+    """A loader and an agent in containers of their own may see the same cgroup at two places."""
+    elsewhere = replace(FULL, cgroups=((17, "/host/cgroup/unified/a b"),))
+    assert elsewhere.digest() == FULL.digest()
+    assert replace(FULL, cgroups=((18, "/sys/fs/cgroup/a b"),)).digest() != FULL.digest()
+
+
 def test_bounds_are_not_compiled_in() -> None:
     """Another bound, one more namespace or port compiles nothing anew: the maps are made larger."""
     more = replace(

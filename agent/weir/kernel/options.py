@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from weir.kernel import sources
 
@@ -85,7 +85,10 @@ class KernelOptions:
 
     def digest(self) -> str:
         """Changes when the options or the BPF sources do: then pins of old must be replaced."""
-        text = self.to_json() + sources.unit("weir.c") + (sources.unit("weir_tls.c") if self.tls else "")
+        same = replace(
+            self, cgroups=tuple((number, "") for number, _ in self.cgroups)
+        )  # wherever that is mounted
+        text = same.to_json() + sources.unit("weir.c") + (sources.unit("weir_tls.c") if self.tls else "")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
