@@ -11,18 +11,21 @@ import time
 from weir import log
 from weir.aggregate import Snapshot
 from weir.config import Settings
+from weir.errors import ConfigError
 from weir.export.guard import Guard
 from weir.export.prometheus import Exposition
-from weir.export.server import Server
+from weir.export.server import Server, parse_listen
 from weir.health import Health
+from weir.identity.cluster import reviewer
 from weir.kernel import privileges
 from weir.kernel.mounts import api_socket
 from weir.kernel.side import KernelSide
-from weir.pipeline import Pipeline, Writer, opened
+from weir.pipeline import Pipeline, Writer, access, opened
 from weir.views.requests import request_rows
 from weir.views.rows import edge_rows
 
 _log = logging.getLogger("weir.agent")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(settings: Settings, log_level: str = "info") -> None:
@@ -33,10 +36,11 @@ def serve(settings: Settings, log_level: str = "info") -> None:
         signal.signal(number, lambda *_: stop.set())
     health: Health[Snapshot] = Health(settings.interval)
     pages = Pages(health)
+    guard = _guard(health, settings)
     # the address is taken before the kernel is touched: a port in use must cost nothing
     server = Server(
         settings.listen, health, Exposition(health), pages.edges, pages.connections, pages.requests,
-        guard=Guard(health, settings.web_config),
+        guard=guard,
     )  # fmt: skip
     server.listen()
 
@@ -52,6 +56,20 @@ def serve(settings: Settings, log_level: str = "info") -> None:
             _watch(pipeline, health, server, stop)
     finally:
         server.stop()
+
+
+def _guard(health: Health[Snapshot], settings: Settings) -> Guard:
+    """Who may read; ConfigError for files and settings that cannot be."""
+    if not settings.kube_auth:
+        return Guard(health, settings.web_config)
+    guard = Guard(health, settings.web_config, reviewer(access(settings)))
+    host, _ = parse_listen(settings.listen)
+    if not guard.tls() and host not in _LOOPBACK:
+        raise ConfigError(
+            "--kube-auth: tokens must not be sent in the clear; give a certificate by --web-config,"
+            " or listen on 127.0.0.1 only"
+        )
+    return guard
 
 
 def _give_up(kernel: KernelSide, settings: Settings, cluster: bool) -> None:

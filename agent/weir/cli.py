@@ -153,6 +153,9 @@ def cli() -> None:
 @_option("--listen", default="127.0.0.1:10435", show_default=True, metavar="HOST:PORT", help="Serve here.")
 @_option("--web-config", default="", metavar="FILE",
          help="TLS, client certificates and users, as in Prometheus's web configuration file.")  # fmt: skip
+@_option("--kube-auth/--no-kube-auth", default=False, show_default=True,
+         help="Readers show a bearer token of the cluster, whose API server says whether they may get the"
+         " page (TokenReview, SubjectAccessReview).")  # fmt: skip
 @_interval
 @_instance
 @_scope

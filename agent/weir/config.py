@@ -27,6 +27,7 @@ class Settings:
     instance: str = "host"
     listen: str = "127.0.0.1:10435"
     web_config: str = ""
+    kube_auth: bool = False
     interval: float = 5.0
     tcp: str = "auto"
     udp: bool = True

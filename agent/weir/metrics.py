@@ -381,8 +381,9 @@ AGENT_METRICS = (
     Metric(
         "weir_agent_http_refused_total",
         "counter",
-        "What the agent's own server refused: authorization (no user, or a wrong password), "
-        "certificate (of another name), requests and connections (more at once than it serves).",
+        "What the agent's own server refused: authorization (no user, a wrong password or token), "
+        "certificate (of another name), forbidden (a user of the cluster who may not), unavailable (the API "
+        "server was not there to ask), requests and connections (more at once than it serves).",
         ("reason",),
     ),
     Metric("weir_agent_build_info", "gauge", "1; the labels tell what was built.", ("version",)),

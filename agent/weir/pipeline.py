@@ -25,6 +25,7 @@ from weir.identity import cluster as api
 from weir.identity.cidrs import Cidrs
 from weir.identity.cluster import Cluster
 from weir.identity.index import Identity
+from weir.identity.kube.api import Access
 from weir.identity.sriov import VirtualFunctions
 from weir.identity.types import Owner
 from weir.kernel import bpf, side, socket_lb
@@ -191,10 +192,15 @@ def _scope(settings: Settings, cgroup2: Path) -> Scope:
     return Scope(frozenset(options.netns), tuple("/" if path == "." else f"/{path}" for path in below))
 
 
+def access(settings: Settings) -> Access:
+    """Where the Kubernetes API is; ConfigError for settings that do not go together."""
+    return api.access(settings.kubeconfig, settings.kube_context, settings.api_server, settings.token_file,
+                      settings.ca_file)  # fmt: skip
+
+
 def _cluster(settings: Settings) -> Cluster | None:
     """The Kubernetes API, where there is one; ConfigError where it cannot be as it was asked for."""
-    where = api.access(settings.kubeconfig, settings.kube_context, settings.api_server, settings.token_file,
-                       settings.ca_file)  # fmt: skip
+    where = access(settings)
     external = api.external_label(settings.external_label)
     labels = frozenset(filter(None, label_sources(settings.labels).values()))
     if not settings.kubernetes or not where.wanted:

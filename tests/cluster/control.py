@@ -193,6 +193,15 @@ class ControlPlane:
         api = client.DiscoveryV1Api(self._client)
         api.delete_collection_namespaced_endpoint_slice("prod")
 
+    def bind(self, name: str, role: str, namespace: str, account: str) -> None:
+        """Give a service account a ClusterRole."""
+        body: Any = {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+        }
+        client.RbacAuthorizationV1Api(self._client).create_cluster_role_binding(body)
+
     def role(self, name: str) -> Any:
         """A ClusterRole."""
         return client.RbacAuthorizationV1Api(self._client).read_cluster_role(name)

@@ -75,6 +75,10 @@ def _json(status: int, value: Mapping[str, Any], **headers: str) -> Reply:
     return Reply(status, _JSON, [json.dumps(value, separators=(",", ":")).encode()], **headers)
 
 
+#: All there is, but for health.
+PAGES = ("/", "/metrics", "/api/v1/edges", "/api/v1/requests", "/api/v1/connections")
+
+
 class App:
     """GET and HEAD of the agent's pages; nothing here changes anything."""
 
@@ -88,13 +92,14 @@ class App:
     ) -> None:
         self._health = health
         self._exposition = exposition
-        self._routes: dict[str, Callable[[Request], Reply]] = {
-            "/": lambda _: Reply(200, "text/html; charset=utf-8", [_INDEX.encode()]),
-            "/metrics": self._metrics,
-            "/api/v1/edges": lambda env: self._rows("edges", edges, env),
-            "/api/v1/requests": lambda env: self._rows("requests", requests, env),
-            "/api/v1/connections": lambda env: self._rows("connections", connections, env),
-        }
+        pages: tuple[Callable[[Request], Reply], ...] = (
+            lambda _: Reply(200, "text/html; charset=utf-8", [_INDEX.encode()]),
+            self._metrics,
+            lambda env: self._rows("edges", edges, env),
+            lambda env: self._rows("requests", requests, env),
+            lambda env: self._rows("connections", connections, env),
+        )
+        self._routes = dict(zip(PAGES, pages, strict=True))
 
     def reply(self, request: Request, *, trusted: bool = True) -> Reply:
         """The page; health says to those who are not ``trusted`` only whether it is well."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may read: TLS, client certificates and users, as the file of ``--web-config`` says.
+"""Who may read: TLS, client certificates and users, as the file of ``--web-config`` says, and users of the
+cluster, as its API server says (``--kube-auth``).
 
 The file, and the files that it names, are read anew when they change; what cannot be read then leaves
 everything as it was, and is said.
@@ -18,14 +19,17 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bcrypt
 
 from weir.errors import ConfigError
-from weir.export.app import Reply
+from weir.export.app import PAGES, Reply
 from weir.export.webconfig import WebConfig, read
 from weir.health import Health
+
+if TYPE_CHECKING:
+    from weir.identity.kube.tokens import Reviews
 
 _LOOK_SECONDS = 1.0
 _KNOWN = 64  # passwords that were right, kept by their digest
@@ -34,15 +38,17 @@ OPEN = ("/healthz", "/readyz")
 #: Compared with where there is no such user, so that both take the same time.
 _NOBODY = b"$2b$10$........................................................."
 
+_PLAIN = "text/plain; charset=utf-8"
 _log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Without a file everybody may read, in plain text."""
+    """Without a file everybody may read, in plain text; with ``reviews`` who the cluster lets."""
 
-    def __init__(self, health: Health[Any], path: str = "") -> None:
+    def __init__(self, health: Health[Any], path: str = "", reviews: Reviews | None = None) -> None:
         """ConfigError, one line, for a file that cannot be. What is refused is counted in ``health``."""
         self._health = health
+        self._reviews = reviews
         self._path = Path(path) if path else None
         self._config = WebConfig()
         self._context: ssl.SSLContext | None = None
@@ -58,7 +64,7 @@ class Guard:
     @property
     def asks(self) -> bool:
         """Whether anything is asked of who reads."""
-        return bool(self._config.users) or self.asks_certificates
+        return bool(self._config.users or self._reviews) or self.asks_certificates
 
     @property
     def asks_certificates(self) -> bool:
@@ -80,12 +86,40 @@ class Guard:
             return None
         if config.tls and config.tls.names and not config.tls.names & _names(certificate or {}):
             self._health.refuse("certificate")
-            return Reply(403, "text/plain; charset=utf-8", [b"this certificate is not allowed here\n"])
-        if config.users and not self._user(config.users, authorization):
-            self._health.refuse("authorization")
-            realm = {"WWW-Authenticate": 'Basic realm="weir", charset="UTF-8"'}
-            return Reply(401, "text/plain; charset=utf-8", [b"a user and a password are needed\n"], **realm)
+            return Reply(403, _PLAIN, [b"this certificate is not allowed here\n"])
+        if self._reviews and authorization.lower().startswith("bearer "):
+            return self._by_cluster(self._reviews, authorization, path)
+        if config.users and self._user(config.users, authorization):
+            return None
+        if config.users or self._reviews:
+            return self._unknown()
         return None
+
+    def _by_cluster(self, reviews: Reviews, authorization: str, path: str) -> Reply | None:
+        from weir.identity.kube.tokens import UnavailableError, bearer
+
+        try:
+            token = bearer(authorization)
+            user = reviews.user(token) if token else None
+            if user is None:
+                return self._unknown()
+            if reviews.may_get(
+                user, path if path in PAGES else "/"
+            ):  # of a page that is none nobody is asked
+                return None
+        except UnavailableError:
+            self._health.refuse("unavailable")
+            return Reply(503, _PLAIN, [b"the API server cannot be asked who this is\n"])
+        self._health.refuse("forbidden")
+        return Reply(403, _PLAIN, [b"this user may not get this page\n"])
+
+    def _unknown(self) -> Reply:
+        self._health.refuse("authorization")
+        if self._reviews:  # a password may be another way; one challenge is enough
+            realm = {"WWW-Authenticate": 'Bearer realm="weir"'}
+            return Reply(401, _PLAIN, [b"a bearer token is needed\n"], **realm)
+        realm = {"WWW-Authenticate": 'Basic realm="weir", charset="UTF-8"'}
+        return Reply(401, _PLAIN, [b"a user and a password are needed\n"], **realm)
 
     def _user(self, users: Mapping[str, bytes], authorization: str) -> bool:
         scheme, _, encoded = authorization.partition(" ")

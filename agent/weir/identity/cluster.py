@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from weir.errors import ConfigError
-from weir.identity.kube.api import Access
+from weir.identity.kube.api import Access, in_cluster
 
 if TYPE_CHECKING:
     from weir.identity.kube.index import ClusterIndex
     from weir.identity.kube.names import ClusterNames
+    from weir.identity.kube.tokens import Reviews
     from weir.identity.kube.watch import ClusterWatch
 
 _log = logging.getLogger("weir.kube")
@@ -62,6 +63,22 @@ def access(
         if value and not there:
             raise ConfigError(f"{name} {value}: it goes with {needs}")
     return Access(kubeconfig, context, server, token_file, ca_file)
+
+
+def reviewer(where: Access) -> Reviews:
+    """Whom to ask about readers' tokens: of a pod its own API server, though names come from a cache.
+
+    ConfigError where there is no cluster, for files that cannot be, and without the libraries.
+    """
+    where = Access() if in_cluster() else where
+    if not where.wanted:
+        raise ConfigError("--kube-auth: of which cluster? give --kubeconfig FILE or --api-server URL")
+    try:
+        from weir.identity.kube.tokens import Reviews
+
+        return Reviews(where.open())
+    except ImportError as error:
+        raise ConfigError(f"--kube-auth needs {error.name}: pip install 'weir-agent[kubernetes]'") from None
 
 
 def connect(
