@@ -8,8 +8,10 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,13 +24,25 @@ from kubernetes import client, utils
 ROOT = Path(__file__).parents[2]
 PATIENCE = float(os.environ.get("WEIR_PATIENCE", "30")) * 2
 _ADMIN = "weir-test-admin"
+_PLACES = {
+    "Namespace": "/api/v1/namespaces", "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "PodMonitor": "/apis/monitoring.coreos.com/v1/namespaces/{}/podmonitors",
+    "Pod": "/api/v1/namespaces/{}/pods",
+    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+}  # fmt: skip
 
 
-def programs() -> Path:
-    """The folder of kube-apiserver and etcd; they are built where they are not there yet."""
-    done = subprocess.run([ROOT / "scripts/control-plane"], stdout=subprocess.PIPE, text=True, check=False)
+def programs(kind: str = "") -> Path:
+    """The folder of kube-apiserver and etcd, or of ``clients``; built where they are not there yet."""
+    command = [str(ROOT / "scripts/control-plane"), *filter(None, [kind])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 77:
-        pytest.skip("kube-apiserver and etcd cannot be had (scripts/control-plane)")
+        pytest.skip(f"programs cannot be had ({' '.join(command)})")
     assert done.returncode == 0, "scripts/control-plane failed"
     return Path(done.stdout.strip())
 
@@ -81,6 +95,7 @@ class ControlPlane:
              "--token-auth-file", self._folder / "tokens.csv",
              "--service-account-issuer", "https://weir.test", "--service-account-key-file", self._key,
              "--service-account-signing-key-file", self._key, "--service-cluster-ip-range", "10.96.0.0/16",
+             "--allow-privileged=true",
              "--disable-admission-plugins", "ServiceAccount", "--etcd-compaction-interval", "0",
              *options],
             stdout=self._logs[1], stderr=self._logs[1], env={**os.environ, "GOMEMLIMIT": "14GiB"},
@@ -176,6 +191,25 @@ class ControlPlane:
     def batch(self) -> Any:
         """A BatchV1Api."""
         return client.BatchV1Api(self._client)
+
+    def put(
+        self, item: dict[str, Any], namespace: str = "", *, dry: bool = False
+    ) -> tuple[int, dict[str, Any]]:
+        """Server-side apply, with unknown fields as errors; status and answer."""
+        where = namespace or item["metadata"].get("namespace", "")
+        path = f"{_PLACES[item['kind']].format(where)}/{item['metadata']['name']}"
+        query = "fieldManager=weir-test&force=true&fieldValidation=Strict" + ("&dryRun=All" if dry else "")
+        request = urllib.request.Request(
+            f"{self.url}{path}?{query}", json.dumps(item).encode(), method="PATCH",
+            headers={"Authorization": f"Bearer {_ADMIN}", "Content-Type": "application/apply-patch+yaml"},
+        )  # fmt: skip
+        context = ssl.create_default_context(cafile=str(self.ca))
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=context) as reply:
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
 
     def apply(self, manifest: Path) -> None:
         """Create what a file has."""

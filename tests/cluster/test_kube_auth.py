@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from kubernetes import client
 
 from tests.cluster.control import ROOT, ControlPlane
@@ -33,12 +34,15 @@ scrape_configs:
 
 @pytest.fixture(scope="module")
 def readers(control: ControlPlane) -> dict[str, str]:
-    """Tokens: of Prometheus, which may get /metrics, and of somebody who may get nothing."""
-    control.apply(ROOT / "daemonset/overlays/kube-auth/rbac.yaml")
-    for name in ("prometheus", "somebody"):
+    """Tokens: of Prometheus, of who may see the rest, and of somebody who may get nothing of Weir."""
+    for item in yaml.safe_load_all((ROOT / "daemonset/overlays/kube-auth/rbac.yaml").read_text()):
+        status, said = control.put(item)
+        assert status in (200, 201), said
+    for name in ("prometheus", "viewer", "somebody"):
         control.api.create_namespaced_service_account("prod", {"metadata": {"name": name}})
     control.bind("prometheus-weir", "weir-metrics-reader", "prod", "prometheus")
-    return {name: control.token("prod", name) for name in ("prometheus", "somebody")}
+    control.bind("viewer-weir", "weir-api-reader", "prod", "viewer")
+    return {name: control.token("prod", name) for name in ("prometheus", "viewer", "somebody")}
 
 
 @pytest.fixture
@@ -85,6 +89,7 @@ def test_who_may_get_what(
             for path in ("/metrics", "/api/v1/edges", "/healthz", "/none")
         }
         expected = {"prometheus": (200, 403, 200, 403), "somebody": (403, 403, 200, 403),
+                    "viewer": (403, 200, 200, 404),
                     "nobody": (401, 401, 200, 401), "liar": (401, 401, 200, 401)}  # fmt: skip
         assert {who: tuple(s for (w, _), s in found.items() if w == who) for who in expected} == expected
 

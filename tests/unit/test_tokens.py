@@ -102,6 +102,15 @@ def test_the_user_is_told_as_the_token_review_told_it(server: Server) -> None:
     assert (second["user"], second["uid"], second["groups"], second["extra"]) == tuple(PROMETHEUS.values())
 
 
+def test_pages_are_no_urls_that_everybody_may_get(server: Server) -> None:
+    """Every user may get /api/* (system:discovery): the JSON API has names of its own."""
+    asks, _ = guard(server)
+    for path in ("/metrics", "/", "/api/v1/edges", "/none", "/api/v1/pods"):
+        asks.refusal(path, "Bearer good")
+    asked = [spec["nonResourceAttributes"]["path"] for spec in server.asked if "user" in spec]
+    assert asked == ["/metrics", "/weir/", "/weir/api/v1/edges", "/weir/none"]
+
+
 def test_answers_are_remembered_for_a_minute(server: Server) -> None:
     clock = Clock()
     asks, _ = guard(server, clock)

@@ -103,9 +103,7 @@ class Guard:
             user = reviews.user(token) if token else None
             if user is None:
                 return self._unknown()
-            if reviews.may_get(
-                user, path if path in PAGES else "/"
-            ):  # of a page that is none nobody is asked
+            if reviews.may_get(user, _as_cluster_names(path)):
                 return None
         except UnavailableError:
             self._health.refuse("unavailable")
@@ -164,6 +162,15 @@ class Guard:
         self._config, self._context = config, context
         self._seen = config.stamp(path)
         self._looked = time.monotonic()
+
+
+def _as_cluster_names(path: str) -> str:
+    """The URL that a role has for a page: not below /api, which every user of a cluster may get (its role
+    system:discovery). Pages that are none are one, so that the API server is asked once.
+    """
+    if path == "/metrics":
+        return path
+    return f"/weir{path if path in PAGES else '/none'}"
 
 
 def _names(certificate: Mapping[str, Any]) -> frozenset[str]:
