@@ -11,7 +11,7 @@ import time
 from weir import log
 from weir.aggregate import Snapshot
 from weir.config import Settings
-from weir.errors import ConfigError
+from weir.errors import ConfigError, PrivilegeError
 from weir.export.guard import Guard
 from weir.export.prometheus import Exposition
 from weir.export.server import Server, parse_listen
@@ -80,7 +80,11 @@ def _give_up(kernel: KernelSide, settings: Settings, cluster: bool) -> None:
         services=cluster and settings.services == "auto",
         files=bool(settings.web_config or settings.kubeconfig or settings.token_file or settings.ca_file),
     )  # fmt: skip
-    kept = privileges.keep(privileges.needed(uses))
+    try:
+        kept = privileges.keep(privileges.needed(uses))
+    except PrivilegeError as error:  # it counts all the same
+        _log.warning("privileges that are not needed any more are kept: %s", error)
+        return
     _log.info("privileges given up", extra={"fields": {"kept": ",".join(sorted(kept)) or "none"}})
 
 

@@ -91,6 +91,16 @@ def test_what_an_agent_may_do_once_it_runs(instance: str, netns: Netns, kind: st
         assert total(agent.page_when(lambda page: total(page) == (1009, 1009))) == (1009, 1009)
 
 
+def test_threads_that_were_there_before(instance: str, netns: Netns) -> None:
+    """Whoever has numpy make threads of its own is told; it counts all the same."""
+    env = {"WEIR_NAT": "off", "OPENBLAS_NUM_THREADS": "2"}
+    with Agent(instance, (netns,), env=env).ready() as agent:
+        (line,) = [line for line in agent.log if "level=warning" in line]
+        assert "privileges that are not needed any more are kept: thread" in line
+        one_connection(netns)
+        assert total(agent.page_when(lambda page: total(page) == (1009, 1009))) == (1009, 1009)
+
+
 @contextmanager
 def loaded(instance: str, place: Netns, *wrap: str, **env: str) -> Iterator[str]:
     """``weir load`` with less; what it said."""

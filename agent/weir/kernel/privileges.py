@@ -74,7 +74,11 @@ def keep(names: Collection[str]) -> frozenset[str]:
     PrivilegeError where the kernel refuses, or where another thread still has more.
     """
     bits = sum(1 << sandbox.CAPABILITIES[name] for name in names)
-    for number in range(int(_LAST.read_text(encoding="ascii")) + 1):
+    try:
+        last = int(_LAST.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise PrivilegeError(f"{_LAST} cannot be read: {error}") from None
+    for number in range(last + 1):
         if not bits >> number & 1:
             _libc.prctl(
                 _PR_CAPBSET_DROP, number, 0, 0, 0
@@ -88,8 +92,8 @@ def keep(names: Collection[str]) -> frozenset[str]:
     for task in Path("/proc/self/task").iterdir():
         if _permitted(task) & ~bits:
             raise PrivilegeError(
-                f"thread {task.name} of this process still has more capabilities than"
-                f" {', '.join(sorted(names))}: please report this"
+                f"thread {task.name} of this process was there before and still has more than"
+                f" {', '.join(sorted(names)) or 'none'}"
             )
     return frozenset(names)
 
