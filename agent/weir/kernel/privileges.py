@@ -79,10 +79,8 @@ def keep(names: Collection[str]) -> frozenset[str]:
     except (OSError, ValueError) as error:
         raise PrivilegeError(f"{_LAST} cannot be read: {error}") from None
     for number in range(last + 1):
-        if not bits >> number & 1:
-            _libc.prctl(
-                _PR_CAPBSET_DROP, number, 0, 0, 0
-            )  # without CAP_SETPCAP it stays: nothing below uses it
+        if not bits >> number & 1:  # without CAP_SETPCAP it stays there, of no use: no new privileges, below
+            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
     _libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
     head = struct.pack("<Ii", _VERSION_3, 0)
