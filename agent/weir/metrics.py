@@ -349,6 +349,11 @@ AGENT_METRICS = (
         "TCP and UDP together under the TCP names.",
         ("direction",),
     ),
+    Metric(
+        "weir_agent_counters_start_time_seconds",
+        "gauge",
+        "When the kernel side began to count, seconds since 1970; agents that come later go on with it.",
+    ),
     Metric("weir_agent_snapshot_age_seconds", "gauge", "Age of the snapshot that this page shows."),
     Metric("weir_agent_labels_truncated_total", "counter", "Label values that were cut to 200 characters."),
     Metric(

@@ -57,7 +57,8 @@ class Pipeline:
         self.identity = Identity.for_host(Cidrs(settings.cidr), cluster=names, cgroup2=cgroup2)
         self._drainer = Drainer(kernel)
         self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series,
-                                      routes=settings.route if settings.requests else ())  # fmt: skip
+                                      routes=settings.route if settings.requests else (),
+                                      since=kernel.facts.get("created", 0.0))  # fmt: skip
         idle = int(settings.idle * 1e9)
         self._retirer = Retirer(kernel, idle_ns=idle, pressed_ns=min(idle, 30 * 10**9))
         self._rows = RowRetirer(kernel)

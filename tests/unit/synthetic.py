@@ -74,7 +74,7 @@ def slot(
 
 def roots(tmp: Path) -> Roots:
     """Where a test's runtimes keep what they know."""
-    return Roots(tmp / "docker", tmp / "podman", tmp / "nerdctl", tmp / "docker.sock")
+    return Roots(tmp / "docker", tmp / "podman", tmp / "nerdctl", tmp / "docker.sock", tmp / "pods")
 
 
 def client(comm: str = "client", port: int = 6379, **more: Any) -> Array:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,29 @@ def test_edge_that_goes_as_another_comes(aggregator: Aggregator) -> None:
     aggregator.update(drain({1: slot(sent_bytes=100)}))
     snapshot = aggregator.update(drain({1: slot("10.0.0.2", sent_bytes=3, generation=1)}))
     assert list(shown(snapshot).values()) == [103]
+
+
+def test_series_tell_since_when_they_count(tmp_path: Path) -> None:
+    """Since the kernel side does, what the first drain had; since the drain before, what came later."""
+    aggregator = Aggregator(identity(tmp_path), since=5.0)
+
+    def since(wall: float, *rows: Array) -> dict[str, float]:
+        shown = aggregator.update(replace(drain(dict(enumerate(rows, 1))), wall=wall))
+        sheet = dict(enumerate(shown.sheets()))[0][1]
+        at = PAIR_LABELS.index("destination_workload")
+        return {
+            f"{pair[0]} {pair[at]}": when
+            for pair, when in zip(sheet.pairs, sheet.since.tolist(), strict=True)
+        }
+
+    first, second = client(sent_bytes=100), slot("10.0.0.2", sent_bytes=5)
+    assert since(100.0, first) == {"source node": 5.0}
+    assert since(115.0, first, second) == {"source node": 5.0, "source external": 100.0}
+    assert since(130.0, first, second) == {"source node": 5.0, "source external": 100.0}
+    # all counts of a series move to one of another name: as old as they are
+    assert since(145.0, first, second, server()) == {
+        "source redis-server": 5.0, "destination redis-server": 130.0, "source external": 100.0,
+    }  # fmt: skip
 
 
 def test_kernel_moves_counts_of_a_freed_slot(aggregator: Aggregator) -> None:

@@ -55,7 +55,17 @@ def snapshot_of(
     shapes = rng.choice([1, 2, 3, 4, 5, 7], pairs).astype(np.uint8)
     empty = drain({})
     return Snapshot(
-        0.0, 0, names, labels, values, shapes, AgentValues(), empty.slots, empty.indexes.astype(np.intp), ()
+        0.0,
+        0,
+        names,
+        labels,
+        values,
+        shapes,
+        AgentValues(),
+        empty.slots,
+        empty.indexes.astype(np.intp),
+        (),
+        since=np.zeros(pairs),
     )
 
 
@@ -102,7 +112,8 @@ def test_time_of_100k_series() -> None:
 def golden_health(tmp_path: Path) -> Health[Snapshot]:
     """The state behind the golden page: redis over loopback, DNS, and somebody outside."""
     clock = Clock()
-    aggregator = Aggregator(identity(tmp_path, ["resolver=192.0.2.0/24"]), clock=clock)
+    cidrs = ["resolver=192.0.2.0/24"]
+    aggregator = Aggregator(identity(tmp_path, cidrs), since=1_600_000_000.0, clock=clock)
     health: Health[Snapshot] = Health(5.0, clock)
     rows = {
         1: client("worker", sent_bytes=23_000, received_bytes=5_000_000, opened=3, closed=1, live=2,
@@ -163,6 +174,24 @@ def test_openmetrics_when_asked(tmp_path: Path) -> None:
     assert page.endswith("# EOF\n")
     names = {family.name for family in text_string_to_metric_families(page)}
     assert "weir_tcp_rtt_seconds" in names
+
+
+def test_created_when_asked(tmp_path: Path) -> None:
+    """One for each series of a counter, each after the samples it belongs to; otherwise none."""
+    exposition = Exposition(golden_health(tmp_path), "1.2.3", [])
+    asked = exposition.render("application/openmetrics-text;version=1.0.0", created=True)
+    page = b"".join(asked[1]).decode()
+    plain = b"".join(exposition.render("application/openmetrics-text;version=1.0.0")[1]).decode()
+    assert "_created{" not in plain
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    for name, ending in (("weir_tcp_sent_bytes", "_total"), ("weir_tcp_resets", "_total"),
+                         ("weir_tcp_rtt_seconds", "_sum")):  # fmt: skip
+        samples = families[name].samples
+        counted = [s.labels for s in samples if s.name == name + ending]
+        created = [(s.labels, s.value) for s in samples if s.name == f"{name}_created"]
+        assert created == [(labels, 1_600_000_000.0) for labels in counted]
+        assert created
+    assert not any(s.name.endswith("_created") for s in families["weir_tcp_connections"].samples)
 
 
 def test_page_before_the_first_snapshot() -> None:

@@ -86,13 +86,19 @@ def native(histogram: bytes) -> dict[float, int]:
 )
 def test_native_buckets_are_the_kernels(tmp_path: Path, seconds: list[float]) -> None:
     row = request(1, status=200, seconds=seconds, untimed=1)
-    snapshot = Aggregator(identity(tmp_path)).update(drain({1: client()}, requests=[row]))
+    snapshot = Aggregator(identity(tmp_path), since=1.6e9 + 0.25).update(drain({1: client()}, requests=[row]))
     found = families(proto.pieces(snapshot))
     assert dict(found["weir_requests_total"])[3] == 0
     (metric,) = (value for number, value in found["weir_request_duration_seconds"] if number == 4)
     labels = {tuple(v for _, v in fields(value)) for number, value in fields(metric) if number == 1}
     assert {(b"protocol", b"http"), (b"method", b"GET"), (b"outcome", b"success")} <= labels
     histogram = dict(fields(metric))[7]
+    began = {1: 1_600_000_000, 2: 250_000_000}  # a google.protobuf.Timestamp
+    assert dict(fields(dict(fields(histogram))[15])) == began
+    counter = dict(fields(dict(found["weir_requests_total"])[4]))[3]
+    assert dict(fields(dict(fields(counter))[3])) == began
+    gauge = dict(fields(dict(found["weir_tcp_connections"])[4]))[2]
+    assert 3 not in dict(fields(gauge))
     assert dict(fields(histogram))[1] == len(seconds)
     assert dict(fields(histogram))[2] == pytest.approx(sum(seconds))
     wanted: dict[float, int] = {}

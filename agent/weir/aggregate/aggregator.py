@@ -38,17 +38,19 @@ class Aggregator:
         max_series: int = 100_000,
         *,
         routes: Sequence[str] = (),
+        since: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take ``labels`` (of labels.EXTRA_LABELS), the budget, the kernel side's patterns of paths.
 
-        ConfigError when they cannot be.
+        ``since`` is when the kernel side began to count (wall clock, s). ConfigError when they cannot be.
         """
         if max_series < 2 * _RESERVE:
             raise ConfigError(f"--max-series {max_series}: at least {2 * _RESERVE} are needed")
         self._identity = identity
         self._labeller = Labeller(labels)
-        budget = Budget(max_series - _RESERVE)
+        self._since = since
+        self._budget = budget = Budget(max_series - _RESERVE, since)
         self._sums = Sums(PAIRS, self._labeller.names, budget)
         #: Request rows.
         self.requests = Requests(self._labeller, budget, routes)
@@ -75,6 +77,7 @@ class Aggregator:
         self._time("aggregate", self._clock() - observed)
         for stage, seconds in drain.seconds.items():
             self._time(stage, seconds)
+        self._budget.since = drain.wall
         return Snapshot(
             drain.wall,
             drain.monotonic_ns,
@@ -90,6 +93,7 @@ class Aggregator:
             durations=durations,
             request_rows=drain.requests,
             routes=self._routes,
+            since=sheet.since,
         )
 
     def survivor(self, slot: int) -> int | None:
@@ -148,4 +152,5 @@ class Aggregator:
             overflow_bytes=(int(overflow[0] + overflow[2]), int(overflow[1] + overflow[3])),
             labels_truncated=self._labeller.truncated,
             evictions=dict(self._identity.evictions()),
+            since=self._since,
         )

@@ -11,15 +11,16 @@ from weir.metrics import Matrix
 
 
 class Budget:
-    """Series that there may be, over all tables."""
+    """Series that there may be, over all tables; ``since``: what comes now began after this (wall, s)."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, since: float = 0.0) -> None:
         self.room = room
         self.used = 0
+        self.since = since
 
 
 class Pairs:
-    """Pairs by number: labels, shape, edges, carry. Numbers of ended pairs are used again."""
+    """Pairs by number: labels, shape, edges, carry, since when. Numbers of ended pairs are used again."""
 
     def __init__(self, matrix: Matrix, budget: Budget) -> None:
         self.labels: list[Labels] = []
@@ -27,6 +28,7 @@ class Pairs:
         self.shape = np.zeros(64, np.uint8)
         self.edges = np.zeros(64, np.int64)
         self.carry = np.zeros((64, matrix.width), np.uint64)
+        self.since = np.zeros(64)
         self.kept: set[int] = set()  # pairs outside of the budget
         self.version = 0
         self._series_of = matrix.series_of
@@ -62,7 +64,9 @@ class Pairs:
             self.labels.append(labels)
             if number == len(self.edges):
                 self.shape, self.edges, self.carry = (grown(a, 2 * number) for a in self._arrays())
+                self.since = grown(self.since, 2 * number)
         self.index[labels] = number
+        self.since[number] = self._budget.since
         return number
 
     def _arrays(self) -> tuple[Array, Array, Array]:

@@ -43,21 +43,27 @@ class AgentValues:
     tls_files_refused: int = 0
     cluster: ClusterState = field(default_factory=ClusterState)
     evictions: Mapping[str, int] = field(default_factory=dict)
+    #: When the kernel side began to count, seconds since 1970; 0 where that is not known.
+    since: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Series of one matrix: label names, labels of each pair, counters (pairs, width), shapes (pairs,)."""
+    """Series of one matrix: label names, labels of each pair, counters (pairs, width), shapes (pairs,).
+
+    ``since`` (pairs,): when the counters were 0, seconds since 1970; 0 where that is not known.
+    """
 
     names: Labels
     pairs: tuple[Labels, ...]
     values: U64
     shapes: NDArray[np.uint8]
+    since: Array
 
 
 def nothing(matrix: Matrix, names: Labels = ()) -> Sheet:
     """A sheet without pairs."""
-    return Sheet(names, (), np.zeros((0, matrix.width), np.uint64), np.zeros(0, np.uint8))
+    return Sheet(names, (), np.zeros((0, matrix.width), np.uint64), np.zeros(0, np.uint8), np.zeros(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +92,14 @@ class Snapshot:
 
     #: Request rows as drained (dtype layout.REQUESTS).
     request_rows: Array = field(default_factory=lambda: np.empty(0, REQUEST_ROWS))
+    #: As :attr:`Sheet.since`, of ``pairs``.
+    since: Array = field(default_factory=lambda: np.zeros(0))
     #: Patterns by the number that request rows have for them; "" for none.
     routes: tuple[str, ...] = ("",)
 
     def sheets(self) -> tuple[tuple[Matrix, Sheet], ...]:
         """Everything that is published of pairs."""
-        pairs = Sheet(self.label_names, self.pairs, self.values, self.shapes)
+        pairs = Sheet(self.label_names, self.pairs, self.values, self.shapes, self.since)
         return (PAIRS, pairs), (REQUESTS, self.requests), (DURATIONS, self.durations)
 
     def losses(self) -> dict[str, int]:

@@ -87,7 +87,8 @@ class Sums:
         if self._shown[0] != self._pairs.version:
             labels = tuple(self._pairs.labels[number] for number in numbers.tolist())
             self._shown = self._pairs.version, labels
-        return Sheet(self._names, self._shown[1], totals, self._pairs.shape[numbers])
+        pairs = self._pairs
+        return Sheet(self._names, self._shown[1], totals, pairs.shape[numbers], pairs.since[numbers])
 
     def more(self, rows: NDArray[np.intp], values: U64, columns: list[int]) -> U64:
         """What these columns of the rows gained since the last drain, summed (n,); before :meth:`show`."""
@@ -137,12 +138,13 @@ class Sums:
         """Rows come, go and move. Who stays in a series is settled before any series ends."""
         self._retire(seen.gone)
         coming = dict.fromkeys(rows[self._pair[rows] < 0].tolist())
-        moved = []
+        moved, began = [], {}
         told: dict[int, Described] = {}
         for row in seen.relabelled.tolist():
             told[row] = describe(row)
             if told[row].labels != self._labels[row]:
                 moved.append((row, int(self._pair[row])))
+                began[row] = self._pairs.since[self._pair[row]]
                 self._pairs.edges[self._pair[row]] -= 1
                 self._unfold(row)
         coming.update(dict.fromkeys(row for row, _ in moved))
@@ -160,6 +162,9 @@ class Sums:
         for row, old in moved:
             if old not in ended and self._pairs.edges[old]:
                 self._leave_behind(row, old)
+            elif row in fresh:  # all of its counts came with it
+                number = self._pair[row]
+                self._pairs.since[number] = min(self._pairs.since[number], began[row])
         self._base.release(self._pairs.sweep(kept=True))
 
     def _retire(self, gone: NDArray[np.intp]) -> None:

@@ -120,7 +120,8 @@ class App:
         return route(request)
 
     def _metrics(self, request: Request) -> Reply:
-        return Reply(200, *self._exposition.render(request.accept))
+        created = parse_qs(request.query).get("created", ["0"])[-1] == "1"
+        return Reply(200, *self._exposition.render(request.accept, created=created))
 
     @staticmethod
     def _state(problem: str) -> Reply:

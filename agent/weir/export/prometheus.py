@@ -37,38 +37,53 @@ _log = logging.getLogger(__name__)
 
 
 class PairCollector(Collector):
-    """Families of all pairs of one snapshot."""
+    """Families of all pairs of one snapshot; ``created``: with a ``_created`` sample for each counter."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, *, created: bool = False) -> None:
         self._snapshot = snapshot
+        self._created = created
 
     def collect(self) -> Iterator[Family]:
         for matrix, sheet in self._snapshot.sheets():
             for metric in matrix.metrics:
                 if metric.default:
-                    yield _family(metric, matrix, sheet)
+                    yield _family(metric, matrix, sheet, self._created)
 
 
-def _family(metric: Metric, matrix: Matrix, sheet: Sheet) -> Family:
+def _family(metric: Metric, matrix: Matrix, sheet: Sheet, created: bool) -> Family:
     rows = np.flatnonzero(sheet.shapes & metric.shape)
     labels = [sheet.pairs[row] for row in rows.tolist()]
     columns = [sheet.values[rows, matrix.column[name]] for name in metric.columns]
     if metric.buckets is not None:
-        return _histogram(metric, sheet, rows, labels, columns[0])
+        return _histogram(metric, sheet, rows, labels, columns[0], created)
     family = empty(metric, sheet.names)
     for at, pair in enumerate(labels):
         for value, column in zip(metric.values or [None], columns, strict=True):
-            family.add_metric(pair if value is None else (*pair, value), int(column[at]))
+            own = pair if value is None else (*pair, value)
+            family.add_metric(own, int(column[at]))
+            if created and metric.kind == "counter":
+                _add_created(family, (*sheet.names, *metric.labels), own, sheet.since[rows[at]])
     return family
 
 
-def _histogram(metric: Metric, sheet: Sheet, rows: Array, labels: list[Labels], sums: Array) -> Family:
+def _add_created(family: Family, names: Labels, labels: Labels, since: float) -> None:
+    """After the other samples of these labels, where the format wants it."""
+    if since:
+        family.add_sample(f"{family.name}_created", dict(zip(names, labels, strict=True)), since)
+
+
+def _histogram(
+    metric: Metric, sheet: Sheet, rows: Array, labels: list[Labels], sums: Array, created: bool
+) -> Family:
     family = HistogramMetricFamily(
         metric.name, metric.help, labels=(*sheet.names, *metric.labels), unit=metric.unit
     )
     counts = np.cumsum(published(metric, sheet.values[rows]), axis=1).tolist()
-    for pair, buckets, total in zip(labels, counts, (sums / metric.per_second).tolist(), strict=True):
+    totals, since = (sums / metric.per_second).tolist(), sheet.since[rows].tolist() if created else None
+    for at, (pair, buckets, total) in enumerate(zip(labels, counts, totals, strict=True)):
         family.add_metric(pair, list(zip(les(metric), buckets, strict=True)), total)
+        if since is not None:
+            _add_created(family, sheet.names, pair, since[at])
     return family
 
 
@@ -153,6 +168,7 @@ class AgentCollector(Collector):
             "plane_up": {plane: float(not why) for plane, why in agent.planes.items()},
             "tls_files": agent.tls_files,
             "tls_files_refused_total": {"": agent.tls_files_refused},
+            "counters_start_time_seconds": {"": agent.since} if agent.since else {},
             "edges": {"": agent.edges},
             "series": {"": agent.series},
             "series_folded": {"": agent.series_folded},
@@ -203,14 +219,18 @@ class Exposition:
         self._others = list(others) if others is not None else [ProcessCollector(registry=None)]
         self._text = TextRenderer(health.fail)
 
-    def render(self, accept: str = "") -> tuple[str, Iterator[bytes]]:
-        """Content type and the page in pieces, as ``accept`` asks: protobuf, OpenMetrics, else text 0.0.4."""
+    def render(self, accept: str = "", *, created: bool = False) -> tuple[str, Iterator[bytes]]:
+        """Content type and the page in pieces, as ``accept`` asks: protobuf, OpenMetrics, else text 0.0.4.
+
+        ``created``: with ``_created`` in OpenMetrics, a series more for each counter in most databases.
+        Protobuf has it anyway, and for nothing.
+        """
         snapshot = self._health.snapshot
         if proto.wanted(accept):
             return proto.CONTENT_TYPE, self._proto(snapshot)
         if any(part.split(";")[0].strip() == "application/openmetrics-text" for part in accept.split(",")):
             encode, content_type = choose_encoder(accept)
-            return content_type, iter([encode(self.registry(snapshot))])
+            return content_type, iter([encode(self.registry(snapshot, created=created))])
         return TEXT, self._pieces(snapshot)
 
     def _pieces(self, snapshot: Snapshot | None) -> Iterator[bytes]:
@@ -223,7 +243,9 @@ class Exposition:
             yield from proto.pieces(snapshot)
         yield from proto.families(self.registry(snapshot, pairs=False).collect())
 
-    def registry(self, snapshot: Snapshot | None, pairs: bool = True) -> CollectorRegistry:
+    def registry(
+        self, snapshot: Snapshot | None, pairs: bool = True, *, created: bool = False
+    ) -> CollectorRegistry:
         """Everything of a snapshot as a registry of the library."""
         registry = CollectorRegistry()
         agent = AgentCollector(
@@ -233,7 +255,7 @@ class Exposition:
             self._version,
             self._health.refused,
         )
-        mine = [PairCollector(snapshot)] if snapshot is not None and pairs else []
+        mine = [PairCollector(snapshot, created=created)] if snapshot is not None and pairs else []
         vfs = VfCollector(snapshot.vfs if snapshot else ())
         for collector in (*mine, vfs, agent, *self._others):
             registry.register(Guarded(collector, self._health.fail))

@@ -80,21 +80,31 @@ def _head(metric: Metric) -> bytes:
 
 def _samples(metric: Metric, matrix: Matrix, sheet: Sheet, labels: list[bytes]) -> Iterator[bytes]:
     rows = np.flatnonzero(sheet.shapes & metric.shape)
+    since = sheet.since[rows].tolist() if metric.kind != "gauge" else [0.0] * len(rows)
     columns = [sheet.values[rows, matrix.column[name]].tolist() for name in metric.columns]
     if metric.buckets is not None:
         native = sheet.values[rows, metric.buckets] if metric.native else None
         classic = np.cumsum(published(metric, sheet.values[rows]), axis=1).tolist()
         for at, row in enumerate(rows.tolist()):
             total = columns[0][at] / metric.per_second
-            body = _histogram(metric, classic[at], total)
+            body = _histogram(metric, classic[at], total) + _created(15, since[at])
             body += _native(native[at]) if native is not None else b""
             yield _message(4, labels[row] + _message(7, body))
         return
     field = 3 if metric.kind == "counter" else 2
     own = [_label(metric.labels[0], value) for value in metric.values] or [b""]
     for at, row in enumerate(rows.tolist()):
+        created = _created(3, since[at])
         for label, column in zip(own, columns, strict=True):
-            yield _message(4, labels[row] + label + _message(field, _double(1, column[at])))
+            yield _message(4, labels[row] + label + _message(field, _double(1, column[at]) + created))
+
+
+def _created(field: int, since: float) -> bytes:
+    """A google.protobuf.Timestamp, of which a scraper makes the zero before the first sample."""
+    if not since:
+        return b""
+    seconds, rest = divmod(since, 1)
+    return _message(field, _number(1, int(seconds)) + _number(2, int(rest * 1e9)))
 
 
 def _histogram(metric: Metric, cumulative: list[int], total: float) -> bytes:

@@ -17,6 +17,7 @@ from weir.flows.types import Drain
 from weir.identity.cgroups import CgroupPaths, find_cgroup2
 from weir.identity.cidrs import Cidrs, OwnAddresses, is_loopback
 from weir.identity.local import LocalOwners
+from weir.identity.podlogs import LocalPods
 from weir.identity.process import Processes
 from weir.identity.remote import Entry, Remotes
 from weir.identity.runtimes import ContainerNames, Roots
@@ -27,6 +28,11 @@ if TYPE_CHECKING:  # it needs msgspec, which only clusters do
     from weir.identity.kube.names import ClusterNames
 
 Rows = NDArray[np.intp]
+
+
+def _known(named: Owner, pods: LocalPods) -> Owner:
+    """What the API has no name for, or not yet, may have one on the node."""
+    return named if named.namespace else pods.named(named)
 
 
 class Identity:
@@ -62,11 +68,13 @@ class Identity:
         clock: Callable[[], float] = time.monotonic,
     ) -> Identity:
         """Build it for a host, in a cluster or not; ``cgroup2`` is found where it is not given."""
+        roots = roots or Roots.found(proc)
+        pods = LocalPods(roots.pods, clock)
         local = LocalOwners(
             CgroupPaths(cgroup2 or find_cgroup2(proc), clock),
-            ContainerNames(roots or Roots(), clock),
+            ContainerNames(roots, clock),
             Processes(proc, clock),
-            cluster.local if cluster else None,
+            (lambda bare: _known(cluster.local(bare), pods)) if cluster else pods.named,
         )
         return cls(local, cidrs or Cidrs(), OwnAddresses(clock), cluster)
 

@@ -9,14 +9,16 @@ Other runtimes have no names on disk.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from weir.identity import podlogs
 from weir.identity.cache import Cache
 from weir.identity.containers import Container
 
@@ -35,12 +37,31 @@ class Name:
 
 @dataclass(frozen=True)
 class Roots:
-    """Where the runtimes keep their files, and Docker's socket."""
+    """Where the runtimes keep their files, Docker's socket, and the folders of a kubelet's pods."""
 
     docker: Path = Path("/var/lib/docker")
     podman: Path = Path("/var/lib/containers")
     nerdctl: Path = Path("/var/lib/nerdctl")
     socket: Path = Path("/var/run/docker.sock")
+    pods: Path = podlogs.FOLDER
+
+    @staticmethod
+    def found(proc: Path = Path("/proc"), debugged: Path = Path("/host")) -> Roots:
+        """Those of this host, also from within a container that sees them.
+
+        As they are, or below the host's root: where `kubectl debug node/…` mounts it (``debugged``), or that
+        of process 1, which a container with the host's process ids and CAP_SYS_PTRACE may look at.
+        """
+
+        def seen(path: Path) -> Path:
+            for top in (Path("/"), debugged, proc / "1/root"):
+                here = top / path.relative_to("/")
+                with contextlib.suppress(OSError):
+                    if here.exists():
+                        return here
+            return path
+
+        return Roots(*(seen(getattr(Roots, each.name)) for each in fields(Roots)))
 
 
 class ContainerNames:

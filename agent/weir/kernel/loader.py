@@ -96,7 +96,8 @@ class Loader:
             "digest": self._options.digest(), "variant": variant, "planes": self.planes,
             "types": "btf" if self._types else "headers",
             "verified": self.verified, "refused": self.refused, "missing": self.missing, "log": self.log,
-            "kept": kept, "compile_seconds": compiled - started, "load_seconds": time.monotonic() - compiled,
+            "kept": kept, "created": time.time(),
+            "compile_seconds": compiled - started, "load_seconds": time.monotonic() - compiled,
             "waits": self.waits,
             "options": json.loads(self._options.to_json()),
         }  # fmt: skip
