@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real kube-apiserver with a real etcd, on loopback ports of its own."""
+"""A real kube-apiserver with a real etcd, on loopback ports of its own or in a namespace of a node's."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -21,6 +22,9 @@ import pytest
 import yaml
 from kubernetes import client, utils
 
+from tests.kernel.peers.netns import Netns
+
+Completed = subprocess.CompletedProcess[str]
 ROOT = Path(__file__).parents[2]
 PATIENCE = float(os.environ.get("WEIR_PATIENCE", "30")) * 2
 _ADMIN = "weir-test-admin"
@@ -37,8 +41,9 @@ _PLACES = {
 }  # fmt: skip
 
 
+@functools.cache
 def programs(kind: str = "") -> Path:
-    """The folder of kube-apiserver and etcd, or of ``clients``; built where they are not there yet."""
+    """The folder of kube-apiserver and etcd, of ``node`` or ``clients``; built if it is not there yet."""
     command = [str(ROOT / "scripts/control-plane"), *filter(None, [kind])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 77:
@@ -54,18 +59,27 @@ def free_port() -> int:
 
 
 class ControlPlane:
-    """Both processes; the API server may be stopped, stalled and started again."""
+    """Both processes; the API server may be stopped, stalled and started again.
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    With ``inside``, a network namespace, the server is at the address that ``kubernetes.default`` has by its
+    service network, which is ``lo``'s there: pods find it without a kube-proxy, the tests by ``kubectl``.
+    """
+
+    def __init__(self, programs: Path, folder: Path, inside: Netns | None = None) -> None:
         self._programs = programs
         self._folder = folder
         self._etcd_port, peer_port, self.port = free_port(), free_port(), free_port()
+        self.host, self._enter = "127.0.0.1", []
+        if inside:
+            self.host, self.port = "10.96.0.1", 443
+            self._enter = ["nsenter", f"--net={inside.path}", "--"]
+            inside.run("ip", "address", "add", f"{self.host}/32", "dev", "lo")
         (folder / "tokens.csv").write_text(f'{_ADMIN},admin,admin,"system:masters"\n')
         self._key = folder / "service-account.key"
         subprocess.run(["openssl", "genrsa", "-out", self._key, "2048"], check=True, capture_output=True)
         self._logs = [(folder / f"{name}.log").open("wb") for name in ("etcd", "apiserver")]
         self._etcd = subprocess.Popen(
-            [programs / "etcd", "--data-dir", folder / "etcd", "--unsafe-no-fsync",
+            [*self._enter, programs / "etcd", "--data-dir", folder / "etcd", "--unsafe-no-fsync",
              "--quota-backend-bytes", str(8 << 30),
              "--listen-client-urls", self.etcd_url, "--advertise-client-urls", self.etcd_url,
              "--listen-peer-urls", f"http://127.0.0.1:{peer_port}"],
@@ -79,7 +93,7 @@ class ControlPlane:
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.host}:{self.port}"
 
     @property
     def ca(self) -> Path:
@@ -89,15 +103,15 @@ class ControlPlane:
     def start(self, *options: str) -> None:
         """Start the API server and wait until it is ready."""
         self._server = subprocess.Popen(
-            [self._programs / "kube-apiserver", "--etcd-servers", self.etcd_url,
-             "--bind-address", "127.0.0.1", "--secure-port", str(self.port),
+            [*self._enter, self._programs / "kube-apiserver", "--etcd-servers", self.etcd_url,
+             "--bind-address", self.host, "--secure-port", str(self.port),
              "--cert-dir", self._folder / "certificates", "--authorization-mode", "RBAC",
              "--token-auth-file", self._folder / "tokens.csv",
              "--service-account-issuer", "https://weir.test", "--service-account-key-file", self._key,
              "--service-account-signing-key-file", self._key, "--service-cluster-ip-range", "10.96.0.0/16",
              "--allow-privileged=true",
-             "--disable-admission-plugins", "ServiceAccount", "--etcd-compaction-interval", "0",
-             *options],
+             "--etcd-compaction-interval", "0",
+             *([] if self._enter else ["--disable-admission-plugins", "ServiceAccount"]), *options],
             stdout=self._logs[1], stderr=self._logs[1], env={**os.environ, "GOMEMLIMIT": "14GiB"},
         )  # fmt: skip
         self._until(self._ready, "the API server does not become ready")
@@ -106,6 +120,8 @@ class ControlPlane:
         assert self._server is not None
         assert self._server.poll() is None, (self._folder / "apiserver.log").read_text()[-2000:]
         try:
+            if self._enter:
+                return self.kubectl("get", "--raw", "/readyz", code=None).stdout == "ok"
             return bool(self.api.read_namespace("default"))
         except Exception:  # noqa: BLE001 whatever it says before it is ready
             return False
@@ -174,6 +190,28 @@ class ControlPlane:
             log.close()
 
     @property
+    def kubeconfig(self) -> Path:
+        """The administrator's; written where it is not there yet."""
+        path = self._folder / "kubeconfig"
+        if not path.exists():
+            cluster = {"server": self.url, "certificate-authority": str(self.ca)}
+            path.write_text(yaml.safe_dump({
+                "apiVersion": "v1", "kind": "Config", "current-context": "test",
+                "clusters": [{"name": "test", "cluster": cluster}],
+                "users": [{"name": "admin", "user": {"token": _ADMIN}}],
+                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+            }))  # fmt: skip
+        return path
+
+    def kubectl(self, *arguments: str, stdin: str = "", code: int | None = 0) -> Completed:
+        """As a user at a shell of the server's host; the exit code is checked, but for None."""
+        command = [*self._enter, str(programs("node") / "kubectl"), "--kubeconfig", str(self.kubeconfig)]
+        done = subprocess.run([*command, *arguments], text=True, capture_output=True, input=stdin,
+                              check=False, timeout=PATIENCE * 5)  # fmt: skip
+        assert code is None or done.returncode == code, f"kubectl {' '.join(arguments)}: {done}"
+        return done
+
+    @property
     def _client(self) -> client.ApiClient:
         configuration = client.Configuration()
         configuration.host = self.url
@@ -210,6 +248,23 @@ class ControlPlane:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
+
+    def define(self, definition: Path) -> None:
+        """A CustomResourceDefinition, served from then on."""
+        item = yaml.safe_load(definition.read_text())
+        status, said = self.put(item)
+        assert status in (200, 201), said
+        versions = [v["name"] for v in item["spec"]["versions"] if v["storage"]]
+        api: Any = client.CustomObjectsApi(self._client)
+        names = item["spec"]["names"]["plural"]
+
+        def served() -> bool:
+            try:
+                return bool(api.list_cluster_custom_object(item["spec"]["group"], versions[0], names))
+            except client.ApiException:
+                return False
+
+        self._until(served, f"{names} are not served")
 
     def apply(self, manifest: Path) -> None:
         """Create what a file has."""

@@ -38,19 +38,8 @@ CHARTS: dict[str, dict[str, Any]] = {
         "networkPolicy": False,
     },
 }
-#: The Prometheus Operator's, as far as these tests go: its own schema is not checked.
-_POD_MONITOR = {
-    "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-    "metadata": {"name": "podmonitors.monitoring.coreos.com"},
-    "spec": {
-        "group": "monitoring.coreos.com", "scope": "Namespaced",
-        "names": {"kind": "PodMonitor", "plural": "podmonitors", "singular": "podmonitor"},
-        "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {
-            "type": "object", "properties": {"spec": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": True}}}}}],
-    },
-}  # fmt: skip
-
+#: The Prometheus Operator's own.
+POD_MONITORS = "monitoring.coreos.com_podmonitors.yaml"
 Objects = list[dict[str, Any]]
 
 
@@ -102,9 +91,8 @@ def containers(objects: Objects) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def server(control: ControlPlane) -> ControlPlane:
-    status, said = control.put(_POD_MONITOR)
-    assert status in (200, 201), said
+def server(control: ControlPlane, clients: Path) -> ControlPlane:
+    control.define(clients / POD_MONITORS)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "weir-chart"}}
     assert control.put(namespace)[0] in (200, 201)
     return control
