@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -208,3 +209,24 @@ def test_an_agent_without_traffic_has_a_page(netns: Netns) -> None:
         assert page.sum("weir_agent_edges") == 0
         assert page.sum("weir_agent_plane_up", plane="tcp") == 1
         assert page.sum("weir_agent_build_info") == 1
+
+
+def test_the_first_bytes_of_a_pair_are_an_increase(instance: str, netns: Netns, tmp_path: Path) -> None:
+    """By its creation time, as said in docs/serving.md; without it a new series begins with no increase."""
+    told = subprocess.run(["prometheus", "--version"], capture_output=True, text=True, check=False)
+    version = re.search(r"version (\d+)\.(\d+)", told.stdout + told.stderr)
+    assert version, told
+    if (int(version[1]), int(version[2])) < (2, 50):
+        pytest.skip(f"this host's Prometheus ({version[0]}) knows nothing of creation times: 2.50")
+    flag = "--enable-feature=created-timestamp-zero-ingestion"
+    with (
+        Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent,
+        prometheus(tmp_path, agent.url.removeprefix("http://"), flag) as server,
+    ):  # fmt: skip
+        until(lambda: server.query("up") == {"": 1.0}, 20)
+        talks.listen(address="127.0.0.1", port=7777)
+        talks.once(7777, [(CLIENT, get()), (SERVER, answer(200))], "127.0.0.1")
+        shown = 'min_over_time(weir_tcp_sent_bytes_total{destination_port="7777"}[1m])'
+        zero = {"source": 0.0, "destination": 0.0}
+        until(lambda: server.query(shown) == zero, 20)
+        assert server.query(shown) == zero
