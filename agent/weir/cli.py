@@ -230,6 +230,28 @@ def stat(**values: Any) -> None:
 @cli.command()
 @_config
 @_option("--agent", default="http://127.0.0.1:10435", show_default=True, metavar="URL",
+         help="A running agent to read from; if there is none there, load alone.")  # fmt: skip
+@click.option("--alone", is_flag=True, help="Load for this session only, whether an agent runs or not.")
+@click.option("--duration", type=click.FloatRange(min=1, max=86400), default=60.0, show_default=True,
+              metavar="SECONDS", help="How long to watch.")  # fmt: skip
+@click.option("--output", default="", metavar="FILE",
+              help="Write this file, - for stdout.  [default: weir-report-HOST-TIME.html]")  # fmt: skip
+@_instance
+@_scope
+@_kernel
+def report(**values: Any) -> None:
+    """One HTML file of what happens in some time: plots, map, table. For a ticket; it needs nothing else.
+
+    It names hosts, workloads and networks, no addresses and no paths of requests (but for --route patterns).
+    """
+    from weir.session import show_report
+
+    show_report(_settings(values), **{k: values[k] for k in ("agent", "alone", "duration", "output")})
+
+
+@cli.command()
+@_config
+@_option("--agent", default="http://127.0.0.1:10435", show_default=True, metavar="URL",
          help="An agent of this host to take names from; if there is none there, load alone.")  # fmt: skip
 @click.option("--alone", is_flag=True, help="Load for this session only, whether an agent runs or not.")
 @click.option("--filter", "filter_text", default="", help="Words, key:value and !word, of the ends; all must"

@@ -15,12 +15,14 @@ from types import FrameType
 
 from weir.config import Settings
 from weir.errors import WeirError
+from weir.export.prometheus import installed_version
 from weir.kernel.mounts import api_socket
 from weir.kernel.side import KernelSide
 from weir.kernel.tap import Tap
 from weir.pipeline import Pipeline, loaded_side, opened
 from weir.views.filters import parse
 from weir.views.once import print_once
+from weir.views.report import destination, write_report
 from weir.views.requests import RequestRow, request_rows
 from weir.views.rows import ConnectionRow, EdgeRow, edge_rows
 from weir.views.source import ApiSource
@@ -140,6 +142,14 @@ def show_stat(
     signal.signal(signal.SIGTERM, _leave)
     with chosen(settings, agent, alone) as source:
         print_stat(source, by, sort, filter_text, limit, as_json, settings.interval, watch, sys.stdout)
+
+
+def show_report(settings: Settings, *, agent: str, alone: bool, duration: float, output: str) -> None:
+    """``weir report``."""
+    signal.signal(signal.SIGTERM, _leave)
+    path = destination(output)
+    with chosen(settings, agent, alone) as source:
+        write_report(source, duration, path, sys.stdout, sys.stderr, installed_version())
 
 
 @contextmanager

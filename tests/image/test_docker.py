@@ -176,6 +176,29 @@ def test_one_off_sessions(docker: Docker) -> None:
     assert until(lambda: not program_ids() - before)
 
 
+def test_a_report_of_a_session(docker: Docker) -> None:
+    """By standard output, as docs/deploy.md has it: what was sent meanwhile, to the byte."""
+    before = program_ids()
+    with containers(docker) as talk:
+        scope = ("-e", f"WEIR_CGROUP={docker.cgroup}", "-v", f"{docker.socket}:/var/run/docker.sock:ro")
+        own = ("-d", "--name", "weirt-report", "--cgroup-parent", f"{docker.cgroup}-agent")
+        docker.run("run", *own, *ONE_OFF[1:], *scope, TAG, "report", "--duration", "6", "--output", "-")
+        try:
+            until(lambda: docker.run("logs", "weirt-report").stderr.startswith("watching for 6 s"))
+            time.sleep(1)
+            talk(TIMES)
+            docker.run("wait", "weirt-report")
+            page = docker.run("logs", "weirt-report").stdout
+        finally:
+            docker.run("rm", "-f", "weirt-report", code=None)
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    (link,) = data["links"]
+    ends = [data["nodes"][link[end]]["name"] for end in ("source", "destination")]
+    assert ends == ["weirt-client", "weirt-server"]
+    assert (link["sent"], link["received"], link["opened"]) == (TIMES * SIZE, TIMES * SIZE, TIMES)
+    assert until(lambda: not program_ids() - before)
+
+
 def test_an_agent_that_is_killed_and_comes_again(docker: Docker, kept: tuple[str, ...]) -> None:
     """Real containers by their names, to the byte, while there is an agent and while there is none."""
     with containers(docker) as talk:

@@ -81,6 +81,17 @@ def test_options(arguments: tuple[str, ...], code: int, said: tuple[str, ...]) -
     fails(weir(*RUN, *arguments), code, *said)
 
 
+@pytest.mark.parametrize("output", ["/", "/no/such/folder/report.html"])
+def test_a_report_that_cannot_be_written(output: str) -> None:
+    """It is said before anything is loaded and watched."""
+    fails(
+        weir("report", "--alone", "--output", output),
+        2,
+        f"--output {output}: cannot be written",
+        "- for stdout",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
