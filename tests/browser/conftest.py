@@ -43,7 +43,9 @@ def opened(browser: Browser) -> Iterator[Open]:
         said.append(dialog.message)
         dialog.dismiss()
 
-    def show(path: Path, scheme: Literal["light", "dark"] = "light", width: int = 1200, height: int = 900) -> Page:
+    def show(
+        path: Path, scheme: Literal["light", "dark"] = "light", width: int = 1200, height: int = 900
+    ) -> Page:
         contexts.append(browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height}))
         page = contexts[-1].new_page()
         page.on("console", lambda message: said.append(message.text))
