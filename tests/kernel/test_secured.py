@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.unit.test_export_guard import issued
 from weir.kernel.mounts import api_socket
 
 _PASSWORD = "seven rivers"
+_EVIL = 7999
 #: For str.format twice: files and password, then the target.
 _CONFIG = """\
 global: {{{{scrape_interval: 1s, scrape_timeout: 1s}}}}
@@ -45,10 +48,10 @@ def secured(instance: str, netns: Netns, tmp_path: Path) -> Agent:
     return Agent(instance, (netns,), "--web-config", str(tmp_path / "web.yml"))
 
 
-def test_a_prometheus_that_is_known(secured: Agent, instance: str, netns: Netns, tmp_path: Path) -> None:
+def test_a_prometheus_that_is_known(secured: Agent, netns: Netns, tmp_path: Path) -> None:
     """It reads; who has a certificate and no password does not, nor who has a password and no certificate."""
     with secured as agent:
-        until(lambda: api_socket(instance).exists() or agent.process.poll() is not None)
+        until(lambda: any("https://" in line for line in agent.log) or agent.process.poll() is not None)
         target = next(line for line in agent.log if "https://" in line).partition("https://")[2].split("/")[0]
         files = {"ca": tmp_path / "ca.pem", "cert": tmp_path / "client.pem", "key": tmp_path / "client.key"}
         config = _CONFIG.format(**files, password=_PASSWORD)
@@ -85,3 +88,28 @@ def test_root_of_the_host_needs_no_password(secured: Agent, instance: str, netns
         assert sorted(row["sent_bytes"] for row in rows) == [0, 1009], told.stdout
         assert agent.terminate() == 0
     assert not path.exists()
+
+
+def test_a_name_that_would_be_a_metric(instance: str, netns: Netns, tmp_path: Path) -> None:
+    """Any user may call a process what they like: it is a label's value and nothing else."""
+    name = 'e"} 9\nup 7\n#'
+    talk = f"""
+import ctypes, socket
+ctypes.CDLL(None).prctl(15, {name.encode()!r}, 0, 0, 0)
+with socket.create_server(("127.0.0.1", {_EVIL})) as server:
+    with socket.create_connection(("127.0.0.1", {_EVIL})) as one, server.accept()[0] as other:
+        one.sendall(b"x" * 1009)
+        input()
+"""
+    with (
+        Agent(instance, (netns,), "--labels", "process").ready() as agent,
+        prometheus(tmp_path, agent.url.removeprefix("http://")) as server,
+        subprocess.Popen(["nsenter", f"--net={netns.path}", "--", sys.executable, "-c", talk],
+                         stdin=subprocess.PIPE) as evil,
+    ):  # fmt: skip
+        sent = f"weir_tcp_sent_bytes_total{{destination_port='{_EVIL}'}}"
+        until(lambda: server.query(sent).get("source") == 1009)
+        assert server.query(sent)["source"] == 1009
+        assert agent.page().label("weir_tcp_sent_bytes_total", "process", destination_port=_EVIL) == {name}
+        assert server.query("up") == {"": 1.0}
+        evil.communicate(b"\n")

@@ -45,11 +45,11 @@ int main(void) { signal(SIGTERM, end); for (;;) pause(); }
 """
 
 
-def until(done: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+def until(done: Callable[[], Any], what: Callable[[], Any] | str, seconds: float = PATIENCE) -> Any:
     """What ``done`` gives once that is something; ``what`` is said where it never is."""
     end = time.monotonic() + seconds
     while not (found := done()):
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, what if isinstance(what, str) else what()
         time.sleep(0.2)
     return found
 
@@ -173,7 +173,7 @@ state = '{self.folder}/containerd-state'
         (self.folder / "containerd.toml").write_text(settings)
         path = f"PATH={self._programs}:/usr/sbin:/usr/bin:/sbin:/bin"
         self.start("containerd", "env", path, "containerd", "--config", self.folder / "containerd.toml")
-        until(lambda: self.ctr("version", code=None), self.log("containerd")[-2000:])
+        until(lambda: self.ctr("version", code=None), lambda: self.log("containerd")[-2000:])
 
     @property
     def _socket(self) -> Path:
@@ -193,10 +193,7 @@ state = '{self.folder}/containerd-state'
         """By the kubelet, as their end wants it: what containerd runs goes on without it."""
         everything = "daemonsets,deployments,replicasets,jobs,pods"
         self.kubectl("delete", everything, "--all", "-A", "--force", "--grace-period=0", code=None)
-        until(
-            lambda: not self.ctr("tasks", "ls", "-q"),
-            f"containers that do not end: {self.ctr('tasks', 'ls')}",
-        )
+        until(lambda: not self.ctr("tasks", "ls", "-q"), lambda: f"do not end: {self.ctr('tasks', 'ls')}")
 
     # -- networks
 

@@ -153,7 +153,7 @@ class Weir:
                 found[client, network] = [page.sum(name, reporter=end, **names) for name, end in COUNTS]
             return found == wanted
 
-        until(there, f"{found}, not {wanted}", 20)
+        until(there, lambda: f"{found}, not {wanted}", 20)
 
     def total(self) -> list[int]:
         """The same under whatever names."""
@@ -217,7 +217,7 @@ def test_without_the_kubernetes_api(weir: Weir) -> None:
     weir.deploy("overlays/no-kubernetes-api")
     weir.shop.buy("buyer", 11)
     wanted = [sum(weir.shop.bought.values()) * SIZE] * 4
-    until(lambda: weir.total() == wanted, f"{weir.total()}, not {wanted}", 20)
+    until(lambda: weir.total() == wanted, lambda: f"{weir.total()}, not {wanted}", 20)
     buyer, web = weir.shop.pod("buyer"), weir.shop.pod("web")
     names = {"source_namespace": "shop", "source_workload": buyer, "destination_namespace": "shop"}
     names |= {"destination_workload": web}
@@ -265,19 +265,28 @@ def test_another_layout_and_back(weir: Weir) -> None:
 
 
 def test_secured(weir: Weir) -> None:
-    """TLS and a password by the overlay's Secret; probes are answered."""
+    """TLS and a password by the overlay's Secret, then a token of the cluster; probes are answered."""
     secret = certificate(weir.node.folder)
     weir.node.kubectl("-n", "weir", "create", "secret", "generic", "weir-web", f"--from-file={secret}")
-    weir.deploy("overlays/secured")
-    url = f"https://{ADDRESS}:10435/metrics"
-    plain = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", str(secret / "tls.crt"))
-    assert weir.node.netns.run(*plain, url) == "401"
-    weir.curl = ("curl", "-sf", "--cacert", str(secret / "tls.crt"), "-u", "prometheus:secret", url)
-    try:
-        weir.shop.buy("buyer", 5)
-        weir.all_counted()
-    finally:
-        weir.curl = Weir.curl
+    reader = ("create", "clusterrolebinding", "reader", "--clusterrole=weir-metrics-reader")
+    url, ca = f"https://{ADDRESS}:10435/metrics", ("--cacert", str(secret / "tls.crt"))
+    for overlay in ("secured", "kube-auth"):
+        weir.deploy(f"overlays/{overlay}")
+        status = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", *ca)
+        assert weir.node.netns.run(*status, url) == "401"
+        known = ("-u", "prometheus:secret")
+        if overlay == "kube-auth":
+            weir.node.kubectl(*reader, "--serviceaccount=shop:default")
+            token = weir.node.kubectl("-n", "shop", "create", "token", "default").stdout
+            other = weir.node.kubectl("-n", "weir", "create", "token", "weir").stdout
+            assert weir.node.netns.run(*status, "-H", f"Authorization: Bearer {other}", url) == "403"
+            known = ("-H", f"Authorization: Bearer {token}")
+        weir.curl = ("curl", "-sf", *ca, *known, url)
+        try:
+            weir.shop.buy("buyer", 5)
+            weir.all_counted()
+        finally:
+            weir.curl = Weir.curl
 
 
 def test_a_chart_that_goes_on_where_kustomize_left(weir: Weir, tmp_path: Path) -> None:
