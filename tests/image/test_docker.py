@@ -17,6 +17,7 @@ import pytest
 from tests.image.engine import ROOT, TAG, Docker
 from tests.kernel.agents import Page, program_ids
 from tests.kernel.test_privileges import capabilities
+from tests.unit.test_views_report import data_of
 
 #: The one-off session of the README, and what an agent that outlives its container has besides.
 ONE_OFF = ("--rm", "--privileged", "--pid=host", "--net=host")
@@ -155,48 +156,75 @@ def test_without_privileges_one_line_says_what_to_do(docker: Docker) -> None:
     assert "--privileged" in line
 
 
-def test_one_off_sessions(docker: Docker) -> None:
-    """``top`` and ``stat`` alone: they count what goes on meanwhile, and leave nothing."""
+def all_loaded(before: set[int]) -> None:
+    """Wait until there are programs, and no more have come for three seconds."""
+    known, since = 0, time.monotonic()
+
+    def still() -> bool:
+        nonlocal known, since
+        if (now := len(program_ids() - before)) != known:
+            known, since = now, time.monotonic()
+        return known > 5 and time.monotonic() - since > 3
+
+    assert until(still)
+
+
+@contextmanager
+def session(docker: Docker, *command: str) -> Iterator[Callable[[], str]]:
+    """A one-off container of Weir's; a call waits for its end and gives what it printed. Nothing is left."""
     before = program_ids()
-    with containers(docker) as talk:
-        scope = ("-e", f"WEIR_CGROUP={docker.cgroup}", "-v", f"{docker.socket}:/var/run/docker.sock")
-        own = ("-d", "--name", "weirt-top", "--cgroup-parent", f"{docker.cgroup}-agent")
-        docker.run("run", *own, *ONE_OFF[1:], *scope,
-                   TAG, "top", "--once", "--json", "--interval", "10")  # fmt: skip
-        try:
-            until(lambda: len(program_ids() - before) > 5)
-            time.sleep(3)
-            talk(TIMES)
-            docker.run("wait", "weirt-top")
-            rows: list[dict[str, Any]] = json.loads(docker.run("logs", "weirt-top").stdout)["edges"]
-        finally:
-            docker.run("rm", "-f", "weirt-top", code=None)
-    assert {row["workload"] for row in rows} == {"weirt-client", "weirt-server"}, rows
-    assert [row["sent_bytes"] for row in rows] == [TIMES * SIZE] * 2, rows
+    scope = ("-e", f"WEIR_CGROUP={docker.cgroup}", "-v", f"{docker.socket}:/var/run/docker.sock:ro")
+    own = ("-d", "--name", "weirt-session", "--cgroup-parent", f"{docker.cgroup}-agent")
+    docker.run("run", *own, *ONE_OFF[1:], *scope, TAG, *command)
+
+    def printed() -> str:
+        docker.run("wait", "weirt-session")
+        return docker.run("logs", "weirt-session").stdout
+
+    try:
+        yield printed
+    finally:
+        docker.run("rm", "-f", "weirt-session", code=None)
     assert until(lambda: not program_ids() - before)
 
 
-def test_a_report_of_a_session(docker: Docker) -> None:
-    """By standard output, as docs/deploy.md has it: what was sent meanwhile, to the byte."""
+def test_top_alone(docker: Docker) -> None:
+    """It counts what goes on meanwhile, by name."""
     before = program_ids()
-    with containers(docker) as talk:
-        scope = ("-e", f"WEIR_CGROUP={docker.cgroup}", "-v", f"{docker.socket}:/var/run/docker.sock:ro")
-        own = ("-d", "--name", "weirt-report", "--cgroup-parent", f"{docker.cgroup}-agent")
-        docker.run("run", *own, *ONE_OFF[1:], *scope, TAG, "report", "--duration", "6", "--output", "-")
-        try:
-            until(lambda: docker.run("logs", "weirt-report").stderr.startswith("watching for 6 s"))
-            time.sleep(1)
-            talk(TIMES)
-            docker.run("wait", "weirt-report")
-            page = docker.run("logs", "weirt-report").stdout
-        finally:
-            docker.run("rm", "-f", "weirt-report", code=None)
-    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    with (
+        containers(docker) as talk,
+        session(docker, "top", "--once", "--json", "--interval", "10") as printed,
+    ):
+        all_loaded(before)
+        talk(TIMES)
+        rows: list[dict[str, Any]] = json.loads(printed())["edges"]
+    assert {row["workload"] for row in rows} == {"weirt-client", "weirt-server"}, rows
+    assert [row["sent_bytes"] for row in rows] == [TIMES * SIZE] * 2, rows
+
+
+def test_stat_alone(docker: Docker) -> None:
+    """Each connection is one turn of a protocol that is not known: as many requests, at both ends."""
+    before = program_ids()
+    with containers(docker) as talk, session(docker, "stat", "--json", "--interval", "10") as printed:
+        all_loaded(before)
+        talk(TIMES)
+        rows = json.loads(printed())["rows"]
+    found = {(row["direction"], row["name"], row["protocol"], row["requests"]) for row in rows}
+    assert found == {("in", "weirt-server", "tcp", TIMES), ("out", "weirt-client", "tcp", TIMES)}
+
+
+def test_a_report(docker: Docker) -> None:
+    """By standard output, as docs/deploy.md has it: what was sent meanwhile, to the byte."""
+    options = ("--duration", "6", "--output", "-")
+    with containers(docker) as talk, session(docker, "report", *options) as printed:
+        until(lambda: docker.run("logs", "weirt-session").stderr.startswith("watching for 6 s"))
+        time.sleep(1)
+        talk(TIMES)
+        data = data_of(printed())
     (link,) = data["links"]
     ends = [data["nodes"][link[end]]["name"] for end in ("source", "destination")]
     assert ends == ["weirt-client", "weirt-server"]
     assert (link["sent"], link["received"], link["opened"]) == (TIMES * SIZE, TIMES * SIZE, TIMES)
-    assert until(lambda: not program_ids() - before)
 
 
 def test_an_agent_that_is_killed_and_comes_again(docker: Docker, kept: tuple[str, ...]) -> None:

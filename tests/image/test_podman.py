@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +17,14 @@ from pathlib import Path
 import pytest
 
 from tests.image.engine import HERE, ROOT, TAG, Docker
-from tests.image.test_docker import until
+from tests.image.test_docker import all_loaded, until
 from tests.kernel.agents import Page, both, program_ids
+from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
+from tests.kernel.peers.http_text import answer, get
 from tests.kernel.peers.netns import Netns, make_netns
 from tests.kernel.peers.tcp import tcp_pair
 from tests.kernel.test_privileges import capabilities
+from tests.unit.test_views_report import data_of
 
 #: What daemonset/overlays/least-privilege gives.
 LOADER, AGENT = ("BPF", "PERFMON", "NET_ADMIN", "SYS_PTRACE"), ("BPF",)
@@ -180,3 +184,29 @@ def test_one_off(podman: Podman) -> None:
     """The README's line, with podman."""
     done = podman.run("run", "--rm", "--privileged", "--pid=host", "--net=host", TAG, "check")
     assert "Weir can run here" in done.stdout
+
+
+@pytest.mark.parametrize("what", ["top", "stat", "report"])
+def test_one_off_sessions(podman: Podman, what: str) -> None:
+    """Alone and privileged, with what goes on meanwhile in Podman's host namespace; nothing is left."""
+    options = {"top": ("--once", "--json", "--interval", "10"), "stat": ("--json", "--interval", "10"),
+               "report": ("--duration", "10", "--output", "-")}[what]  # fmt: skip
+    before = program_ids()
+    own = ("--rm", "--privileged", "--pid=host", "--net=host", "-e", f"WEIR_NETNS={podman.host.inode}")
+    with ThreadPoolExecutor() as pool, Dialogues(podman.host) as talks:
+        session = pool.submit(podman.run, "run", *own, TAG, what, *options)
+        all_loaded(before)
+        talks.listen(address="127.0.0.1", port=7080)
+        for _ in range(13):
+            talks.once(7080, [(CLIENT, get()), (SERVER, answer(200))], "127.0.0.1")
+        printed = session.result().stdout
+    if what == "top":
+        rows = json.loads(printed)["edges"]
+        assert [row["sent_bytes"] for row in rows if row["role"] == "source"] == [13 * len(get())]
+    elif what == "stat":
+        found = {(row["direction"], row["protocol"], row["requests"]) for row in json.loads(printed)["rows"]}
+        assert found == {("in", "http", 13), ("out", "http", 13)}
+    else:
+        (link,) = data_of(printed)["links"]
+        assert (link["sent"], link["requests"], link["failures"]) == (13 * len(get()), 13, 0)
+    assert until(lambda: not program_ids() - before)

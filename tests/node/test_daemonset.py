@@ -325,3 +325,6 @@ def test_a_debugging_session(weir: Weir) -> None:
     assert {(row["namespace"], row["pod"]) for row in bought} == {
         ("shop", weir.shop.pod("buyer")), ("shop", weir.shop.pod("web"))}  # fmt: skip
     assert [row["sent_bytes"] for row in bought] == [29 * SIZE] * 2
+    file = weir.node.folder / "report.html"
+    weir.node.kubectl(*debug, "weir", "report", *own[:2], "--duration", "3", "--output", f"/host{file}")
+    until(file.exists, "no report")

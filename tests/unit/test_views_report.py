@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_ended_early() -> None:
     assert record(script, 60.0, script.clock, script.sleep)["links"][0]["sent"] == 300
 
 
-def data_of(page: str) -> dict[str, object]:
+def data_of(page: str) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found
     return dict(json.loads(found[1]))
@@ -111,7 +112,7 @@ def test_to_a_file_and_to_standard_output(quick: Script, tmp_path: Path) -> None
     write_report(quick, 5.0, path, out, said, "1.2.3")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600  # it names what runs here
     data = data_of(path.read_text(encoding="utf-8"))
-    assert str(data["about"]).endswith("5 s, a script. Weir 1.2.3.")
+    assert data["about"].endswith("5 s, a script. Weir 1.2.3.")
     assert data["notices"] == ["Not counted or not listed: untracked, 1,003 times."]
     assert said.getvalue().splitlines() == [
         "watching for 5 s (a script); Ctrl-C ends it early",
