@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 from tests.cluster.control import ROOT, programs
-from tests.image.test_docker import CLIENT, PORT, RECEIVED, SENT, SERVER, SIZE
+from tests.image.test_docker import CLIENT, PORT, RECEIVED, SENT, SERVER, SIZE, all_loaded
 from tests.kernel.agents import Page, program_ids
 from tests.kernel.peers.netns import run
 from tests.node.conftest import NEXT, OTHER
@@ -315,10 +314,11 @@ def test_a_debugging_session(weir: Weir) -> None:
     debug = ("debug", f"node/{NAME}", "--image=weir:test", "--profile=sysadmin", "--attach", "--quiet", "--")
     done = weir.node.kubectl(*debug, "weir", "check", code=None)
     assert "Weir can run here" in done.stdout, done
-    own = ("--cgroup", weir.node.cgroup, "--once", "--json", "--interval", "9")
+    own = ("--cgroup", weir.node.cgroup, "--once", "--json", "--interval", "12")
+    before = program_ids()
     with ThreadPoolExecutor() as pool:
         session = pool.submit(weir.node.kubectl, *debug, "weir", "top", *own, code=None)
-        time.sleep(6)
+        all_loaded(before)
         weir.shop.buy("buyer", 29)
     rows = json.loads(session.result().stdout)["edges"]
     bought = [row for row in rows if row["port"] == PORT]
