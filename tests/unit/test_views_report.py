@@ -129,5 +129,9 @@ def test_a_file_that_cannot_be(quick: Script, tmp_path: Path) -> None:
     for output in (str(tmp_path), str(tmp_path / "none/report.html")):
         with pytest.raises(ConfigError, match="cannot be written"):
             destination(output)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(WeirError, match="Is a directory"):
+        write_report(quick, 1.0, tmp_path / "folder", io.StringIO(), io.StringIO(), "")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]  # nothing half made
     with pytest.raises(WeirError, match="No such file"):
         write_report(quick, 1.0, tmp_path / "gone/report.html", io.StringIO(), io.StringIO(), "")

@@ -129,9 +129,13 @@ def _notices(picture: Mapping[str, Any], losses: Mapping[str, int]) -> list[str]
 
 def _replace(path: Path, text: str) -> None:
     """All of it or nothing; hosts' names are for their owner."""
+    made = ""
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as made:
-            made.write(text)
-        Path(made.name).replace(path)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+            made = file.name
+            file.write(text)
+        Path(made).replace(path)
     except OSError as error:
+        if made:
+            Path(made).unlink(missing_ok=True)
         raise WeirError(f"--output {path}: {error.strerror}") from None
