@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
 import time
+from typing import Any
 
 from weir import log
 from weir.aggregate import Snapshot
 from weir.config import Settings
 from weir.errors import ConfigError, PrivilegeError
 from weir.export.guard import Guard
-from weir.export.prometheus import Exposition
+from weir.export.prometheus import Exposition, installed_version
 from weir.export.server import Server, parse_listen
 from weir.health import Health
 from weir.identity.cluster import reviewer
@@ -21,6 +23,8 @@ from weir.kernel import privileges
 from weir.kernel.mounts import api_socket
 from weir.kernel.side import KernelSide
 from weir.pipeline import Pipeline, Writer, access, opened
+from weir.views.graph import Recorder
+from weir.views.page import html
 from weir.views.requests import request_rows
 from weir.views.rows import edge_rows
 
@@ -40,7 +44,7 @@ def serve(settings: Settings, log_level: str = "info") -> None:
     # the address is taken before the kernel is touched: a port in use must cost nothing
     server = Server(
         settings.listen, health, Exposition(health), pages.edges, pages.connections, pages.requests,
-        guard=guard,
+        graph=pages.graph, page=html(index(), "Weir", asks=True), guard=guard,
     )  # fmt: skip
     server.listen()
 
@@ -100,6 +104,19 @@ def _watch(pipeline: Pipeline, health: Health[Snapshot], server: Server, stop: t
     _log.info("stopped; the kernel side goes on counting until `weir unload`")
 
 
+def index() -> dict[str, object]:
+    """What the page at ``/`` is told: that it is live, of which host, and where else to look."""
+    pages = {
+        "metrics": "Metrics", "api/v1/edges": "Pairs, JSON", "api/v1/requests": "Requests, JSON",
+        "api/v1/connections": "Connections, JSON", "healthz": "Health", "readyz": "Readiness",
+    }  # fmt: skip
+    return {
+        "live": True,
+        "about": f"{socket.gethostname()}, Weir {installed_version()}",
+        "pages": [*pages.items()],
+    }
+
+
 class Pages:
     """Rows of the JSON API. Connections are read from the kernel on demand, once a second at most."""
 
@@ -118,6 +135,11 @@ class Pages:
         """Requests of the last snapshot's pairs."""
         snapshot = self._health.snapshot
         return [row.to_json() for row in request_rows(snapshot)] if snapshot else []
+
+    def graph(self) -> dict[str, Any]:
+        """Who talks to whom, summed over all that was counted."""
+        snapshot = self._health.snapshot
+        return Recorder.whole(edge_rows(snapshot), request_rows(snapshot)) if snapshot else {}
 
     def connections(self) -> list[dict[str, object]]:
         """Live sockets now."""

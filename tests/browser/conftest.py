@@ -34,30 +34,38 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Open]:
-    """Opens a file; at the end nothing was said on the console, and nothing else was asked for."""
+    """Opens a file or an agent's page; at the end the console is empty, and nobody else was asked.
+
+    With ``offline`` the browser says on its console that the agent cannot be reached.
+    """
     said: list[str] = []
     asked: list[str] = []
+    origins: list[str] = []
     contexts: list[BrowserContext] = []
 
     def refuse(dialog: Dialog) -> None:
         said.append(dialog.message)
         dialog.dismiss()
 
-    def show(
-        path: Path, scheme: Literal["light", "dark"] = "light", width: int = 1200, height: int = 900
-    ) -> Page:
-        contexts.append(browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height}))
+    def tell(text: str, offline: bool) -> None:
+        if not (offline and "ERR_INTERNET_DISCONNECTED" in text):
+            said.append(text)
+
+    def show(what: Path | str, scheme: Literal["light", "dark"] = "light", *, offline: bool = False) -> Page:
+        url = what.as_uri() if isinstance(what, Path) else what
+        origins.append(url)
+        contexts.append(browser.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900}))
         page = contexts[-1].new_page()
-        page.on("console", lambda message: said.append(message.text))
+        page.on("console", lambda message: tell(message.text, offline))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", refuse)
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
+        page.goto(url)
         return page
 
     yield show
     for context in contexts:
         context.close()
     assert said == []
-    assert all(url.startswith("file:") for url in asked), asked
-    assert len(asked) == len(contexts)
+    assert {url for url in asked if not url.endswith("/api/v1/graph")} == set(origins)
+    assert all(any(url.startswith(origin) for origin in origins) for url in asked)

@@ -20,7 +20,7 @@ from tests.kernel.peers.http_text import answer, get
 from tests.kernel.peers.netns import Netns
 from tests.unit.test_views_graph import asked, edge
 from weir.views.graph import Recorder
-from weir.views.report import html
+from weir.views.page import html
 
 TIMES, PORT = 23, 7080
 TILES = "#tiles div"
@@ -46,7 +46,8 @@ def made(names: list[str], links: list[tuple[int, int]], steps: int = 20, **more
 
 def written(folder: Path, picture: dict[str, Any], *notices: str) -> Path:
     path = folder / "report.html"
-    path.write_text(html(picture, "node-7, 20 s.", notices), encoding="utf-8")
+    text, _ = html({**picture, "about": "node-7, 20 s.", "notices": notices}, "Weir report")
+    path.write_text(text, encoding="utf-8")
     return path
 
 

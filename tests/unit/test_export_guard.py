@@ -106,6 +106,7 @@ PAGES = (
     "/api/v1/edges",
     "/api/v1/connections",
     "/api/v1/requests",
+    "/api/v1/graph",
     "/none",
     "/../etc/passwd",
 )

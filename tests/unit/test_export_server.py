@@ -29,8 +29,9 @@ class Agent:
         self.aggregator = Aggregator(identity(tmp))
         self.rows: list[dict[str, Any]] = [{"n": n} for n in range(12_000)]
         self.server = Server(
-            "127.0.0.1:0", self.health, Exposition(self.health, "1"), lambda: self.rows, self.connections
-        )
+            "127.0.0.1:0", self.health, Exposition(self.health, "1"), lambda: self.rows, self.connections,
+            graph=lambda: {"links": []}, page=("<p>the page</p>", "default-src 'none'"),
+        )  # fmt: skip
         self.server.start()
 
     def connections(self) -> list[dict[str, Any]]:
@@ -135,8 +136,16 @@ def test_other_pages_and_methods_answer_in_json(agent: Agent) -> None:
 def test_index_and_head(agent: Agent) -> None:
     status, headers, body = agent.get("/")
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert b'href="/metrics"' in body
+    assert (headers["content-security-policy"], body) == ("default-src 'none'", b"<p>the page</p>")
     assert agent.get("/", "HEAD")[::2] == (200, b"")
+
+
+def test_graph(agent: Agent) -> None:
+    """What the page asks for: nothing before the first snapshot."""
+    assert agent.get("/api/v1/graph")[0] == 503
+    agent.publish()
+    status, _, body = agent.get("/api/v1/graph")
+    assert (status, json.loads(body)) == (200, {"links": [], "losses": {}, "time": 1_700_000_000.0})
 
 
 def test_many_scrapes_at_once(agent: Agent) -> None:

@@ -111,5 +111,23 @@ def test_links_beyond_the_limit_are_counted() -> None:
     assert len(picture["nodes"]) == 4
 
 
+def test_all_that_was_counted() -> None:
+    """Whatever the age of a pair, with the buckets that a page needs for the time in between."""
+    row = edge(
+        "a", "shop/buyer", "shop/web", sent_bytes=1000, received_bytes=50, opened=7, live=2, age_seconds=None
+    )
+    whole = Recorder.whole([row], [asked("a", "200", 100, durations={"0.5": 99, "1": 0})])
+    link = only(whole)
+    assert (link["sent"], link["received"], link["opened"], link["live"], link["requests"]) == (
+        1000,
+        50,
+        7,
+        2,
+        100,
+    )
+    assert link["durations"] == {"0.5": 99}
+    assert whole["seconds"] == []
+
+
 def test_nothing() -> None:
     assert Recorder().picture() == {"seconds": [], "nodes": [], "links": [], "links_not_shown": 0}

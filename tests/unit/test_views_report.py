@@ -18,7 +18,8 @@ import pytest
 
 from tests.unit.test_views_graph import edge
 from weir.errors import ConfigError, WeirError
-from weir.views.report import destination, html, record, write_report
+from weir.views.page import html
+from weir.views.report import destination, record, write_report
 from weir.views.requests import RequestRow
 from weir.views.rows import EdgeRow
 
@@ -83,10 +84,14 @@ def data_of(page: str) -> dict[str, Any]:
 def test_all_within_one_file() -> None:
     """Its policy lets in just the script and the style that are in it."""
     name = "</script><script>{csp}{script}\u2028"
-    page = html({"nodes": [name], "links": []}, "here", [name])
-    assert data_of(page) == {"nodes": [name], "links": [], "about": "here", "notices": [name]}
+    page, told = html({"nodes": [name], "notices": [name]}, "<i>Weir</i>")
+    assert data_of(page) == {"nodes": [name], "notices": [name]}
+    assert "<title>&lt;i&gt;Weir" in page
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy
+    assert policy[1] == told
+    assert "connect-src 'none'" in told
+    assert "connect-src 'self'" in html({}, "Weir", asks=True)[1]
     assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
     for tag in ("style", "script"):
         text = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

@@ -21,17 +21,6 @@ _LIMIT = 10_000
 _JSON = "application/json; charset=utf-8"
 _PLAIN = "text/plain; charset=utf-8"
 _GZIP_LEVEL = 1
-_INDEX = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Weir</title>
-<h1>Weir</h1>
-<ul>
-<li><a href="/metrics">/metrics</a>: Prometheus metrics</li>
-<li><a href="/api/v1/edges">/api/v1/edges</a>: who talks to whom, JSON</li>
-<li><a href="/api/v1/connections">/api/v1/connections</a>: live connections, JSON</li>
-<li><a href="/api/v1/requests">/api/v1/requests</a>: requests of pairs, JSON</li>
-<li><a href="/healthz">/healthz</a>, <a href="/readyz">/readyz</a></li>
-</ul>
-"""
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +65,7 @@ def _json(status: int, value: Mapping[str, Any], **headers: str) -> Reply:
 
 
 #: All there is, but for health.
-PAGES = ("/", "/metrics", "/api/v1/edges", "/api/v1/requests", "/api/v1/connections")
+PAGES = ("/", "/metrics", "/api/v1/edges", "/api/v1/requests", "/api/v1/connections", "/api/v1/graph")
 
 
 class App:
@@ -89,15 +78,20 @@ class App:
         edges: Callable[[], Rows],
         connections: Callable[[], Rows],
         requests: Callable[[], Rows] = list,
+        graph: Callable[[], Mapping[str, Any]] = dict,
+        page: tuple[str, str] = ("", ""),
     ) -> None:
+        """``page`` is the one at ``/``, HTML and its Content-Security-Policy; ``graph`` what it asks for."""
         self._health = health
+        self._page = page
         self._exposition = exposition
         pages: tuple[Callable[[Request], Reply], ...] = (
-            lambda _: Reply(200, "text/html; charset=utf-8", [_INDEX.encode()]),
+            self._index,
             self._metrics,
             lambda env: self._rows("edges", edges, env),
             lambda env: self._rows("requests", requests, env),
             lambda env: self._rows("connections", connections, env),
+            lambda _: self._asked("graph", graph),
         )
         self._routes = dict(zip(PAGES, pages, strict=True))
 
@@ -123,6 +117,10 @@ class App:
         created = parse_qs(request.query).get("created", ["0"])[-1] == "1"
         return Reply(200, *self._exposition.render(request.accept, created=created))
 
+    def _index(self, _: Request) -> Reply:
+        text, policy = self._page
+        return Reply(200, "text/html; charset=utf-8", [text.encode()], **{"Content-Security-Policy": policy})
+
     @staticmethod
     def _state(problem: str) -> Reply:
         return Reply(503 if problem else 200, _PLAIN, [f"{problem or 'ok'}\n".encode()])
@@ -131,22 +129,21 @@ class App:
         asked = parse_qs(request.query, keep_blank_values=True).get("limit", [str(_LIMIT)])[-1]
         if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
             return _json(400, {"error": f"limit={asked}: a whole number is needed"})
+        limit = int(asked)
+
+        def listed() -> Mapping[str, Any]:
+            found = rows()
+            return {name: list(found[:limit]), "total": len(found), "truncated": len(found) > limit}
+
+        return self._asked(name, listed)
+
+    def _asked(self, name: str, made: Callable[[], Mapping[str, Any]]) -> Reply:
+        """What a page of the API has, with what was lost and when the snapshot was taken."""
         snapshot = self._health.snapshot
         if snapshot is None:
             return _json(503, {"error": self._health.unready()})
         try:
-            found = rows()
-            limit = int(asked)
-            return _json(
-                200,
-                {
-                    name: list(found[:limit]),
-                    "total": len(found),
-                    "truncated": len(found) > limit,
-                    "losses": snapshot.losses(),
-                    "time": snapshot.wall,
-                },
-            )
+            return _json(200, {**made(), "losses": snapshot.losses(), "time": snapshot.wall})
         except Exception:  # noqa: BLE001 one page's failure must not end the server's thread
             _log.exception("/api/v1/%s failed", name)
             self._health.fail("api")

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -78,7 +78,10 @@ class _Http(HTTPServer):
 
 
 class Server:
-    """Serves until stopped; ``edges``, ``connections`` and ``requests`` give the rows of the JSON API."""
+    """Serves until stopped; ``edges``, ``connections``, ``requests``, ``graph`` give what the JSON API has.
+
+    ``page`` is as in :class:`App`.
+    """
 
     def __init__(
         self,
@@ -89,6 +92,8 @@ class Server:
         connections: Callable[[], Rows],
         requests: Callable[[], Rows] = list,
         *,
+        graph: Callable[[], Mapping[str, Any]] = dict,
+        page: tuple[str, str] = ("", ""),
         guard: Guard | None = None,
     ) -> None:
         """ListenError when ``listen`` is no address."""
@@ -96,7 +101,7 @@ class Server:
         parse_listen(listen)
         self._health = health
         self.guard = guard or Guard(health)
-        self._app = App(health, exposition, edges, connections, requests)
+        self._app = App(health, exposition, edges, connections, requests, graph, page)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="weir-page")
         self._tasks: set[asyncio.Task[None]] = set()
         self._https: list[_Http] = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who talks to whom, workload by workload, over some time: samples of rows -> a graph with time series.
 
-Pure: nothing here reads a clock. What it is made into: ``views.report``, and the page of ``weir/web``.
+Pure: nothing here reads a clock. What it is made into: ``views.page``, whose script is in ``weir/web``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from weir.views.rows import EdgeRow
 
 #: A row that is new to us but this much older than the last sample was only not listed before.
 _LATE = 1.5
+#: All that a row has counted is wanted.
+_ALWAYS = float("inf")
 #: Results of requests that are listed of a link.
 _RESULTS = 12
 
@@ -116,7 +118,7 @@ class Recorder:
 
     def _since(self, row: EdgeRow, elapsed: float) -> bool:
         """Whether a row that was not in the sample before has counted nothing before that."""
-        return row.age_seconds is not None and row.age_seconds <= elapsed * _LATE + 1
+        return elapsed == _ALWAYS or (row.age_seconds is not None and row.age_seconds <= elapsed * _LATE + 1)
 
     def _count(self, row: EdgeRow, elapsed: float, step: int) -> None:
         past = self._edges.get(row.id)
@@ -155,6 +157,27 @@ class Recorder:
         elif row.outcome == "unknown":
             side.unknown += asked
 
+    @classmethod
+    def whole(
+        cls, edges: Sequence[EdgeRow], requests: Sequence[RequestRow], limit: int = 1000
+    ) -> dict[str, Any]:
+        """As :meth:`picture`, of all that was counted so far, with each link's ``durations`` by bucket."""
+        recorder = cls(limit)
+        recorder.add((), (), -_ALWAYS)
+        recorder.add(edges, requests, 0.0)
+        told = recorder._told()
+        picture = recorder.picture()
+        nodes = [Node(**node) for node in picture["nodes"]]
+        for link in picture["links"]:
+            ends = nodes[link["source"]], nodes[link["destination"]]
+            side = told[Key(*ends, link["port"], link["protocol"], link["network"])]
+            link["durations"] = {bound: n for bound, n in side.durations.items() if n}
+        return {**picture, "seconds": []}
+
+    def _told(self) -> dict[Key, Side]:
+        """The source's account where both ends tell."""
+        return {key: sides.get("source") or sides["destination"] for key, sides in self._links.items()}
+
     def picture(self) -> dict[str, Any]:
         """Once, at the end. Plain JSON types: ``seconds`` (of each step's end), ``nodes``, ``links``.
 
@@ -164,8 +187,7 @@ class Recorder:
         """
         for row in self._edges.values():
             self._side(row).live += row.live
-        told = {key: sides.get("source") or sides["destination"] for key, sides in self._links.items()}
-        busy = {key: side for key, side in told.items() if side.steps or side.failed or side.live}
+        busy = {key: side for key, side in self._told().items() if side.steps or side.failed or side.live}
         order = sorted(busy, key=lambda key: (-(busy[key].sent + busy[key].received), key))
         shown = order[: self._limit]
         nodes: dict[Node, int] = {}

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
 import socket
 import tempfile
@@ -13,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from weir.errors import ConfigError, WeirError
 from weir.views.graph import Recorder
+from weir.views.page import html
 from weir.views.requests import RequestRow
 from weir.views.rows import EdgeRow
 
@@ -60,28 +57,6 @@ def record(
     return recorder.picture()
 
 
-def html(picture: Mapping[str, Any], about: str, notices: Sequence[str]) -> str:
-    """The file: script, style and data within it, and a policy that lets nothing else in."""
-    web = resources.files("weir") / "web"
-    style, script = (web.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "report.js"))
-    data = json.dumps({**picture, "about": about, "notices": list(notices)}, allow_nan=False)
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}';"
-        " base-uri 'none'; form-action 'none'"
-    )
-    page = web.joinpath("report.html").read_text(encoding="utf-8")
-    parts = {"csp": policy, "style": style, "script": script,
-             "data": data.replace("<", "\\u003c").replace("\u2028", "\\u2028")}  # fmt: skip
-    for name, text in parts.items():
-        before, _, after = page.partition(f"{{{name}}}")
-        page = before + text + after
-    return page
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
 def destination(output: str) -> Path | None:
     """The file to write (``output``, or a name of its own for ""), None for standard output ("-").
 
@@ -110,7 +85,8 @@ def write_report(
     seconds = picture["seconds"][-1] if picture["seconds"] else 0.0
     where = f"{socket.gethostname()}, {now:%Y-%m-%d %H:%M:%S} UTC"
     about = f"{where}, {seconds:.0f} s, {source.describe()}. Weir {version}."
-    text = html(picture, about, _notices(picture, source.losses()))
+    notices = _notices(picture, source.losses())
+    text, _ = html({**picture, "about": about, "notices": notices}, "Weir report")
     if path is None:
         out.write(text)
         return

@@ -1,5 +1,5 @@
 "use strict";
-// Draws a picture (weir/views/graph.py) with nothing but the browser: plots, map, table. Text goes in by textContent only.
+// Draws a picture (weir/views/graph.py), of a file or of a live agent, with nothing but the browser: plots, map, table. Text goes in by textContent only.
 
 const SVG = "http://www.w3.org/2000/svg";
 const STEPS = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -183,7 +183,7 @@ function curve(a, b, points) {
   return `${d} ${bend(x, y, b.x, b.y + middle)}`;
 }
 
-const view = { x: 0, y: 0, scale: 1, width: 1, height: 1 };
+const view = { x: 0, y: 0, scale: 1, width: 1, height: 1, moved: false };
 let group = null, svg = null;
 
 function move() {
@@ -195,6 +195,7 @@ function zoom(by, x = view.width / 2, y = view.height / 2) {
   view.x = x - (x - view.x) * (scale / view.scale);
   view.y = y - (y - view.y) * (scale / view.scale);
   view.scale = scale;
+  view.moved = true;
   move();
 }
 
@@ -238,11 +239,14 @@ function bundles(links) {
   return [...found.values()];
 }
 
-function drawMap(picture, links) {
-  const used = [...new Set(links.flatMap((link) => [link.source, link.destination]))].sort((a, b) => a - b);
+function drawMap(picture, links, same) {
+  const names = picture.nodes.map((node) => `${full(node)} ${node.kind}`), before = group;
+  const [picked, focused] = [before && before.querySelector(".picked"), document.activeElement].map((one) => one && before && before.contains(one) && one.dataset.key);
+  const used = [...new Set(links.flatMap((link) => [link.source, link.destination]))].sort((a, b) => compared(names[a], names[b]));
   const number = new Map(used.map((node, at) => [node, at]));
   const lines = bundles(links), apart = lines.filter((line) => line.source !== line.destination);
-  const { spots, points } = layout(used.length, apart.map((line) => [number.get(line.source), number.get(line.destination)]));
+  const numbered = apart.map((line) => [number.get(line.source), number.get(line.destination)]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  const { spots, points } = layout(used.length, numbered);
   const spot = (node) => spots[number.get(node)];
   const labels = [];
   group = make("g");
@@ -256,7 +260,7 @@ function drawMap(picture, links) {
     const asked = line.links.reduce((all, link) => all + link.requests, 0), failures = line.links.reduce((all, link) => all + link.failures, 0);
     const refused = line.links.reduce((all, link) => all + link.failed, 0), attempts = line.links.reduce((all, link) => all + tried(link), 0);
     const bad = line.links.some(troubled);
-    const element = make("g", { class: bad ? "link failing" : "link" }, make("path", { class: "hit", d }), make("path", { class: "seen", d, "stroke-width": width.toFixed(1) }));
+    const element = make("g", { class: bad ? "link failing" : "link", "data-key": `${names[line.source]} ${names[line.destination]}` }, make("path", { class: "hit", d }), make("path", { class: "seen", d, "stroke-width": width.toFixed(1) }));
     let said = `${cut(full(from), 80)} to ${cut(full(to), 80)}, ${bytes(moved)}`;
     if (bad) {
       const share = failures ? `${percent(failures / asked)} of requests failed` : `${percent(refused / attempts)} of connects failed`;
@@ -269,7 +273,7 @@ function drawMap(picture, links) {
   }
   for (const node of used) {
     const { x, y } = spot(node), { name, namespace, kind } = picture.nodes[node];
-    const element = make("g", { class: "node", transform: `translate(${x} ${y})` }, make("rect", { width: BOX.width, height: BOX.height }),
+    const element = make("g", { class: "node", "data-key": names[node], transform: `translate(${x} ${y})` }, make("rect", { width: BOX.width, height: BOX.height }),
       make("text", { x: 8, y: 15 }, cut(name, 28)), make("text", { class: "space", x: 8, y: 29 }, cut([namespace, kind].filter(Boolean).join(" · "), 34)),
       make("title", {}, cut(full(picture.nodes[node]), 300)));
     const touches = (one) => one.source === node || one.destination === node;
@@ -288,7 +292,7 @@ function drawMap(picture, links) {
     zoom(event.deltaY < 0 ? 1.15 : 1 / 1.15, event.clientX - room.x, event.clientY - room.y);
   }, { passive: false });
   let held = null;
-  svg.addEventListener("pointerdown", (event) => { held = { x: event.clientX - view.x, y: event.clientY - view.y }; });
+  svg.addEventListener("pointerdown", (event) => { view.moved = true; held = { x: event.clientX - view.x, y: event.clientY - view.y }; });
   svg.addEventListener("pointermove", (event) => {
     if (!held || !event.buttons) return;
     view.x = event.clientX - held.x;
@@ -299,6 +303,7 @@ function drawMap(picture, links) {
   svg.addEventListener("keydown", (event) => {
     const ways = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
     const way = ways[event.key];
+    view.moved = true;
     if (way) { view.x += way[0]; view.y += way[1]; move(); } else if (event.key === "+") zoom(1.2); else if (event.key === "-") zoom(1 / 1.2); else return;
     event.preventDefault();
   });
@@ -308,8 +313,14 @@ function drawMap(picture, links) {
     over.append(make("text", { class: "failed", x: at.x, y: at.y + 4, "text-anchor": "middle" }, text));
   }
   const box = group.getBBox(), room = $("canvas").clientWidth;
-  $("canvas").style.height = `${Math.min(640, Math.max(220, 40 + box.height * Math.min(1.2, (room - 30) / (box.width || 1))))}px`;
-  fit();
+  if (!same || !view.moved) $("canvas").style.height = `${Math.min(640, Math.max(220, 40 + box.height * Math.min(1.2, (room - 30) / (box.width || 1))))}px`;
+  if (same && view.moved) move();
+  else { view.moved = false; fit(); }
+  $("details").setAttribute("aria-live", same ? "off" : "polite"); // not the same again and again
+  for (const element of same ? group.querySelectorAll("[data-key]") : []) {
+    if (element.dataset.key === focused) element.focus();
+    if (element.dataset.key === picked) element.dispatchEvent(new Event("click"));
+  }
 }
 
 // -- tables
@@ -343,6 +354,7 @@ function compared(a, b) {
 
 function drawTable(picture, links, into = $("table")) {
   const [, value] = COLUMNS[sorting.column];
+  const focused = [...into.querySelectorAll("th button")].indexOf(document.activeElement);
   const rows = [...links].sort((a, b) => compared(value(a, picture.nodes), value(b, picture.nodes)) * (sorting.down ? -1 : 1));
   const heads = COLUMNS.map(([name, , format], at) => {
     const button = make("button", { type: "button" }, at === sorting.column ? `${name} ${sorting.down ? "▾" : "▴"}` : name);
@@ -364,6 +376,7 @@ function drawTable(picture, links, into = $("table")) {
     return cell;
   })));
   into.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body)));
+  if (focused >= 0) into.querySelectorAll("th button")[focused].focus();
   if (rows.length > ROWS) into.append(make("p", {}, `… and ${count(rows.length - ROWS)} more: the filters above find them`));
 }
 
@@ -384,39 +397,177 @@ function showLinks(picture, title, links) {
 
 // -- the page
 
-function options(select, all, values) {
-  select.replaceChildren(make("option", { value: "" }, all), ...values.map((value, at) => make("option", { value: String(at + 1) }, cut(value, 60))));
+function options(select, all, values) { // what was chosen stays chosen
+  const chosen = select.value;
+  select.replaceChildren(make("option", { value: "" }, all), ...values.map((value) => make("option", { value: `=${value}` }, cut(value, 60))));
+  select.value = values.includes(chosen.slice(1)) && chosen ? chosen : "";
 }
 
-function begin(picture) {
-  const namespaces = [...new Set(picture.nodes.map((node) => node.namespace).filter(Boolean))].sort();
-  const networks = [...new Set(picture.links.map((link) => link.network).filter(Boolean))].sort();
-  options($("namespace"), "all", namespaces);
-  options($("network"), "all", networks);
-  const draw = () => {
-    const namespace = namespaces[Number($("namespace").value) - 1], network = networks[Number($("network").value) - 1];
-    const wanted = $("search").value.toLowerCase();
-    const links = picture.links.filter((link) => {
-      const ends = [picture.nodes[link.source], picture.nodes[link.destination]];
-      return (namespace === undefined || ends.some((node) => node.namespace === namespace)) && (network === undefined || link.network === network)
-        && (!wanted || ends.some((node) => full(node).toLowerCase().includes(wanted)));
-    });
-    $("details").replaceChildren();
-    tiles(picture, links);
-    charts(picture, links);
-    drawMap(picture, links);
-    drawTable(picture, links);
-  };
+let shown = null;
+
+// With ``same`` it is the same view some time later: place, focus and what is picked stay.
+function draw(same) {
+  const picture = shown, namespace = $("namespace").value, network = $("network").value, wanted = $("search").value.toLowerCase();
+  const links = picture.links.filter((link) => {
+    const ends = [picture.nodes[link.source], picture.nodes[link.destination]];
+    return (!namespace || ends.some((node) => `=${node.namespace}` === namespace)) && (!network || `=${link.network}` === network)
+      && (!wanted || ends.some((node) => full(node).toLowerCase().includes(wanted)));
+  });
+  if (!same) $("details").replaceChildren();
+  tiles(picture, links);
+  charts(picture, links);
+  drawMap(picture, links, same);
+  drawTable(picture, links);
+}
+
+function show(picture, same) {
+  const some = (values) => [...new Set(values.filter(Boolean))].sort();
+  shown = picture;
+  options($("namespace"), "all", some(picture.nodes.map((node) => node.namespace)));
+  options($("network"), "all", some(picture.links.map((link) => link.network)));
   $("about").textContent = picture.about;
   $("notices").replaceChildren(...picture.notices.map((text) => make("p", { class: "notice" }, text)));
-  $("filters").addEventListener("submit", (event) => event.preventDefault());
-  for (const id of ["namespace", "network"]) $(id).addEventListener("change", draw);
-  $("search").addEventListener("input", draw);
-  $("fit").addEventListener("click", fit);
-  $("in").addEventListener("click", () => zoom(1.25));
-  $("out").addEventListener("click", () => zoom(1 / 1.25));
-  addEventListener("resize", fit);
-  draw();
+  draw(same);
 }
 
-begin(JSON.parse($("data").textContent));
+function begin() {
+  $("filters").addEventListener("submit", (event) => event.preventDefault());
+  for (const id of ["namespace", "network"]) $(id).addEventListener("change", () => draw(false));
+  $("search").addEventListener("input", () => draw(false));
+  $("fit").addEventListener("click", () => { view.moved = false; fit(); });
+  $("in").addEventListener("click", () => zoom(1.25));
+  $("out").addEventListener("click", () => zoom(1 / 1.25));
+  addEventListener("resize", () => shown && fit());
+  const data = JSON.parse($("data").textContent);
+  if (data.live) beginLive(data);
+  else show(data, false);
+}
+
+// -- live: totals of the agent, asked for again and again; what happened is the difference
+
+const EVERY = 5000, KEPT = 200;
+const COUNTS = ["sent", "received", "opened", "failed", "retransmitted", "resets", "requests", "failures", "unknown"];
+const live = { before: null, samples: [], paused: false, about: "", notices: [] };
+
+function percentile(durations, share) {
+  const rows = Object.entries(durations).map(([bound, times]) => [Number(bound), times]).filter((row) => row[1] > 0).sort((one, two) => one[0] - two[0]);
+  let left = share * rows.reduce((all, row) => all + row[1], 0);
+  if (!left) return null;
+  for (const [bound, times] of rows) {
+    left -= times;
+    if (left <= 0) return Number.isFinite(bound) ? bound / 2 ** (1 / 32) : 64;
+  }
+  return null;
+}
+
+function keyed(total) {
+  const found = new Map(), name = (node) => JSON.stringify([node.namespace, node.name, node.kind]);
+  for (const link of total.links) {
+    const ends = [total.nodes[link.source], total.nodes[link.destination]];
+    found.set(JSON.stringify([...ends.map(name), link.port, link.protocol, link.network]), { ...link, ends });
+  }
+  return found;
+}
+
+const less = (now, then) => Object.fromEntries(Object.entries(now).map(([key, value]) => [key, Math.max(0, value - (then[key] || 0))]));
+
+function difference(link, past) {
+  const made = { ...link, durations: less(link.durations, past ? past.durations : {}) };
+  for (const name of COUNTS) made[name] = Math.max(0, link[name] - (past ? past[name] : 0));
+  made.results = Object.entries(less(Object.fromEntries(link.results), past ? Object.fromEntries(past.results) : {}));
+  return made;
+}
+
+// Samples of the last minutes as one picture.
+function windowed() {
+  const most = 60 * Number($("window").value), nodes = new Map(), links = new Map(), seconds = [];
+  let first = live.samples.length, span = 0;
+  while (first > 0 && (span === 0 || span + live.samples[first - 1].seconds <= most)) { first -= 1; span += live.samples[first].seconds; }
+  let at = 0;
+  live.samples.slice(first).forEach((sample, step) => {
+    at += sample.seconds;
+    seconds.push(at);
+    for (const [key, more] of sample.links) {
+      const bytes_ = more.sent + more.received;
+      if (!bytes_ && !more.requests && !more.failed && !more.live) continue;
+      let link = links.get(key);
+      if (!link) {
+        const number = (node) => {
+          const own = JSON.stringify(node);
+          if (!nodes.has(own)) nodes.set(own, { number: nodes.size, node });
+          return nodes.get(own).number;
+        };
+        link = { ...more, source: number(more.ends[0]), destination: number(more.ends[1]), durations: {}, results: {}, steps: [] };
+        for (const name of COUNTS) link[name] = 0;
+        links.set(key, link);
+      }
+      for (const name of COUNTS) link[name] += more[name];
+      for (const [bound, times] of Object.entries(more.durations)) link.durations[bound] = (link.durations[bound] || 0) + times;
+      for (const [name, times] of more.results) link.results[name] = (link.results[name] || 0) + times;
+      link.live = more.live;
+      link.rtt = more.rtt ?? link.rtt;
+      if (bytes_ || more.requests) link.steps.push([step, bytes_, more.requests, more.failures]);
+    }
+  });
+  for (const link of links.values()) {
+    for (const [name, share] of [["p50", 0.5], ["p95", 0.95], ["p99", 0.99]]) link[name] = percentile(link.durations, share);
+    link.results = Object.entries(link.results).filter((row) => row[1] > 0).sort((one, two) => two[1] - one[1]).slice(0, 12);
+  }
+  return { seconds, nodes: [...nodes.values()].map((own) => own.node), links: [...links.values()], span };
+}
+
+function showLive(same) {
+  const picture = live.samples.length ? windowed() : { ...live.before.total, seconds: [], span: 0 };
+  const said = live.samples.length ? `the last ${Math.round(picture.span)} s` : "since it is counted; what happens now comes with the next snapshot";
+  $("span").textContent = `${$("window").value} min`;
+  show({ ...picture, about: `${live.about}: ${said}.`, notices: live.notices }, same);
+}
+
+function take(total) {
+  if (live.before && total.time === live.before.time) return; // the same snapshot
+  const now = keyed(total), first = !live.before;
+  if (!first) {
+    const links = new Map();
+    for (const [key, link] of now) {
+      const past = live.before.links.get(key);
+      if (past || !live.before.total.links_not_shown) links.set(key, difference(link, past));
+    }
+    live.samples.push({ seconds: Math.max(0.1, total.time - live.before.time), links });
+    if (live.samples.length > KEPT) live.samples.shift();
+  }
+  live.before = { time: total.time, links: now, total };
+  live.notices = Object.entries(total.losses).map(([name, times]) => `Not counted or not listed: ${name}, ${count(times)} times.`);
+  if (total.links_not_shown) live.notices.push(`The ${count(total.links_not_shown)} pairs with the fewest bytes are not shown.`);
+  if (!live.paused) showLive(!first);
+}
+
+async function poll() {
+  try {
+    const reply = await fetch("api/v1/graph", { cache: "no-store" });
+    if (!reply.ok) throw new Error(`HTTP ${reply.status}`);
+    take(await reply.json());
+    $("trouble").textContent = "";
+  } catch (error) {
+    $("trouble").textContent = `The agent does not answer (${error.message}): what is shown is from before.`;
+  }
+  setTimeout(poll, EVERY);
+}
+
+function beginLive(data) {
+  live.about = data.about;
+  $("about").textContent = data.about;
+  $("live").hidden = false;
+  $("pages").hidden = false;
+  $("pages").append(...data.pages.map(([path, name]) => make("a", { href: path }, name)));
+  $("live").addEventListener("submit", (event) => event.preventDefault());
+  $("window").addEventListener("input", () => live.before && showLive(true));
+  $("pause").addEventListener("click", () => {
+    live.paused = !live.paused;
+    $("pause").setAttribute("aria-pressed", String(live.paused));
+    $("pause").textContent = live.paused ? "Go on" : "Pause";
+    if (!live.paused && live.before) showLive(true);
+  });
+  poll();
+}
+
+begin();

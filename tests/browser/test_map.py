@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page that a real agent serves at ``/``: live, of real traffic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser.conftest import Open
+from tests.browser.test_report import tiles
+from tests.kernel.agents import ASKING, Agent, until
+from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
+from tests.kernel.peers.http_text import answer, get
+from tests.kernel.peers.netns import Netns
+
+PORT = 7081
+
+
+def ask(talks: Dialogues, times: int, status: int = 200) -> None:
+    for _ in range(times):
+        talks.once(PORT, [(CLIENT, get()), (SERVER, answer(status))], "127.0.0.1")
+
+
+def shows(page: Any, name: str, value: str) -> None:
+    until(lambda: tiles(page)[name] == value, 30)
+    assert tiles(page)[name] == value
+
+
+def test_what_happens_is_shown_as_it_happens(opened: Open, instance: str, netns: Netns) -> None:
+    """First all that was counted, then what happened since; failures by number."""
+    with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
+        talks.listen(address="127.0.0.1", port=PORT)
+        ask(talks, 23)
+        agent.fresh()
+        page = opened(agent.url + "/")
+        shows(page, "Requests", "23")
+        assert "since it is counted" in page.locator("#about").inner_text()
+        ask(talks, 13)
+        ask(talks, 3, 503)
+        shows(page, "Requests", "16")
+        shows(page, "Success rate", "81.25 %")
+        assert "the last " in page.locator("#about").inner_text()
+        assert page.locator("#canvas .failed").all_text_contents() == ["18.75 % failed"]
+
+
+def test_place_focus_and_choice_stay(opened: Open, instance: str, netns: Netns) -> None:
+    """While new snapshots come in; and it can be held."""
+    with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
+        talks.listen(address="127.0.0.1", port=PORT)
+        ask(talks, 5)
+        agent.fresh()
+        page = opened(agent.url + "/")
+        shows(page, "Requests", "5")
+        page.locator(".node").first.focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("ArrowLeft")
+        place = page.locator("#canvas > svg > g").get_attribute("transform")
+        ask(talks, 7)
+        shows(page, "Requests", "7")
+        assert page.evaluate("document.activeElement.matches('.node.picked')")
+        assert page.locator("#canvas > svg > g").get_attribute("transform") == place
+        assert "7 requests" in page.locator("#details").inner_text()
+        page.get_by_role("button", name="Pause").click()
+        ask(talks, 11)
+        page.wait_for_timeout(6000)
+        assert tiles(page)["Requests"] == "7"
+        page.get_by_role("button", name="Go on").click()
+        shows(page, "Requests", "18")
+
+
+def test_an_agent_that_goes_is_said(opened: Open, instance: str, netns: Netns) -> None:
+    with Agent(instance, (netns,), env=ASKING).ready() as agent:
+        page = opened(agent.url + "/", offline=True)
+        until(lambda: "since it is counted" in page.locator("#about").inner_text())
+        page.context.set_offline(True)
+        until(lambda: "does not answer" in page.locator("#trouble").inner_text(), 20)
+        assert "what is shown is from before" in page.locator("#trouble").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility(opened: Open, instance: str, netns: Netns, scheme: str) -> None:
+    with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
+        talks.listen(address="127.0.0.1", port=PORT)
+        ask(talks, 2, 500)
+        agent.fresh()
+        page = opened(agent.url + "/", scheme)
+        shows(page, "Requests", "2")
+        found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
