@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,46 +29,50 @@ def shows(page: Any, name: str, value: str) -> None:
     assert tiles(page)[name] == value
 
 
-def test_what_happens_is_shown_as_it_happens(opened: Open, instance: str, netns: Netns) -> None:
-    """First all that was counted, then what happened since; failures by number."""
-    with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
-        talks.listen(address="127.0.0.1", port=PORT)
-        ask(talks, 23)
-        agent.fresh()
-        page = opened(agent.url + "/")
-        shows(page, "Requests", "23")
-        assert "since it is counted" in page.locator("#about").inner_text()
-        ask(talks, 13)
-        ask(talks, 3, 503)
-        shows(page, "Requests", "16")
-        shows(page, "Success rate", "81.25 %")
-        assert "the last " in page.locator("#about").inner_text()
-        assert page.locator("#canvas .failed").all_text_contents() == ["18.75 % failed"]
-
-
-def test_place_focus_and_choice_stay(opened: Open, instance: str, netns: Netns) -> None:
-    """While new snapshots come in; and it can be held."""
+@pytest.fixture
+def talking(instance: str, netns: Netns) -> Iterator[tuple[Dialogues, Agent]]:
+    """An agent of a namespace in which requests are made, of which it knows."""
     with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
         talks.listen(address="127.0.0.1", port=PORT)
         ask(talks, 5)
         agent.fresh()
-        page = opened(agent.url + "/")
-        shows(page, "Requests", "5")
-        page.locator(".node").first.focus()
-        page.keyboard.press("Enter")
-        page.keyboard.press("ArrowLeft")
-        place = page.locator("#canvas > svg > g").get_attribute("transform")
-        ask(talks, 7)
-        shows(page, "Requests", "7")
-        assert page.evaluate("document.activeElement.matches('.node.picked')")
-        assert page.locator("#canvas > svg > g").get_attribute("transform") == place
-        assert "7 requests" in page.locator("#details").inner_text()
-        page.get_by_role("button", name="Pause").click()
-        ask(talks, 11)
-        page.wait_for_timeout(6000)
-        assert tiles(page)["Requests"] == "7"
-        page.get_by_role("button", name="Go on").click()
-        shows(page, "Requests", "18")
+        yield talks, agent
+
+
+def test_what_happens_is_shown_as_it_happens(opened: Open, talking: tuple[Dialogues, Agent]) -> None:
+    """First all that was counted, then what happened since; failures by number."""
+    talks, agent = talking
+    page = opened(agent.url + "/")
+    shows(page, "Requests", "5")
+    assert "since it is counted" in page.locator("#about").inner_text()
+    ask(talks, 13)
+    ask(talks, 3, 503)
+    shows(page, "Requests", "16")
+    shows(page, "Success rate", "81.25 %")
+    assert "the last " in page.locator("#about").inner_text()
+    assert page.locator("#canvas .failed").all_text_contents() == ["18.75 % failed"]
+
+
+def test_place_focus_and_choice_stay(opened: Open, talking: tuple[Dialogues, Agent]) -> None:
+    """While new snapshots come in; and it can be held."""
+    talks, agent = talking
+    page = opened(agent.url + "/")
+    shows(page, "Requests", "5")
+    page.locator(".node").first.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowLeft")
+    place = page.locator("#canvas > svg > g").get_attribute("transform")
+    ask(talks, 7)
+    shows(page, "Requests", "7")
+    assert page.evaluate("document.activeElement.matches('.node.picked')")
+    assert page.locator("#canvas > svg > g").get_attribute("transform") == place
+    assert "7 requests" in page.locator("#details").inner_text()
+    page.get_by_role("button", name="Pause").click()
+    ask(talks, 11)
+    page.wait_for_timeout(6000)
+    assert tiles(page)["Requests"] == "7"
+    page.get_by_role("button", name="Go on").click()
+    shows(page, "Requests", "18")
 
 
 def test_an_agent_that_goes_is_said(opened: Open, instance: str, netns: Netns) -> None:
@@ -80,12 +85,8 @@ def test_an_agent_that_goes_is_said(opened: Open, instance: str, netns: Netns) -
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_accessibility(opened: Open, instance: str, netns: Netns, scheme: str) -> None:
-    with Dialogues(netns) as talks, Agent(instance, (netns,), env=ASKING).ready() as agent:
-        talks.listen(address="127.0.0.1", port=PORT)
-        ask(talks, 2, 500)
-        agent.fresh()
-        page = opened(agent.url + "/", scheme)
-        shows(page, "Requests", "2")
-        found = Axe().run(page)
+def test_accessibility(opened: Open, talking: tuple[Dialogues, Agent], scheme: str) -> None:
+    page = opened(talking[1].url + "/", scheme)
+    shows(page, "Requests", "5")
+    found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
