@@ -125,6 +125,8 @@ class Pages:
         self._health = health
         self._cached: tuple[float, list[dict[str, object]]] = (-1e9, [])
         self._lock = threading.Lock()
+        self._drawn: tuple[int, dict[str, Any]] = (-1, {})
+        self._drawing = threading.Lock()
 
     def edges(self) -> list[dict[str, object]]:
         """Pairs of the last snapshot."""
@@ -137,9 +139,15 @@ class Pages:
         return [row.to_json() for row in request_rows(snapshot)] if snapshot else []
 
     def graph(self) -> dict[str, Any]:
-        """Who talks to whom, summed over all that was counted."""
+        """Who talks to whom, summed over all that was counted; made once for each snapshot."""
         snapshot = self._health.snapshot
-        return Recorder.whole(edge_rows(snapshot), request_rows(snapshot)) if snapshot else {}
+        if snapshot is None:
+            return {}
+        with self._drawing:
+            if self._drawn[0] != snapshot.monotonic_ns:
+                whole = Recorder.whole(edge_rows(snapshot), request_rows(snapshot))
+                self._drawn = snapshot.monotonic_ns, whole
+            return self._drawn[1]
 
     def connections(self) -> list[dict[str, object]]:
         """Live sockets now."""
