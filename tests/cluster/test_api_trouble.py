@@ -52,6 +52,8 @@ def test_a_version_that_was_compacted_away(
     """410 Gone: all is listed again."""
     client, _ = pods
     with Agent(instance, namespaces(client), *access("node-a"), *PODS).ready() as agent:
+        page = agent.page_when(lambda p: p.sum(EVENTS, resource="pods", event="lists") == 1)
+        assert page.sum(EVENTS, resource="pods", event="lists") == 1  # else it has no version to go on from
         cluster.control.stop()
         with cluster.control.elsewhere():
             late = cluster.nodes[1].pod("late")
