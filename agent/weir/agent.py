@@ -139,14 +139,14 @@ class Pages:
         return [row.to_json() for row in request_rows(snapshot)] if snapshot else []
 
     def graph(self) -> dict[str, Any]:
-        """Who talks to whom, summed over all that was counted; made once for each snapshot."""
+        """Who talks to whom, summed over all that was counted, and when; made once for each snapshot."""
         snapshot = self._health.snapshot
         if snapshot is None:
             return {}
         with self._drawing:
             if self._drawn[0] != snapshot.monotonic_ns:
                 whole = Recorder.whole(edge_rows(snapshot), request_rows(snapshot))
-                self._drawn = snapshot.monotonic_ns, whole
+                self._drawn = snapshot.monotonic_ns, {**whole, "time": snapshot.wall}
             return self._drawn[1]
 
     def connections(self) -> list[dict[str, object]]:

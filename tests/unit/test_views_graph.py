@@ -129,5 +129,16 @@ def test_all_that_was_counted() -> None:
     assert whole["seconds"] == []
 
 
+def test_results_that_two_samples_are_told_apart_by_are_all_there() -> None:
+    """One that were left out at first and came later would count as new."""
+    requests = [asked("a", str(200 + n), 50 - n) for n in range(40)]
+    row = edge("a", "shop/buyer", "shop/web")
+    recorder = Recorder()
+    recorder.add([row], [], 0.0)
+    recorder.add([replace(row, sent_bytes=1)], requests, 1.0)
+    assert len(only(recorder.picture())["results"]) == 12
+    assert len(only(Recorder.whole([row], requests))["results"]) == 40
+
+
 def test_nothing() -> None:
     assert Recorder().picture() == {"seconds": [], "nodes": [], "links": [], "links_not_shown": 0}

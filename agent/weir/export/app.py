@@ -143,7 +143,7 @@ class App:
         if snapshot is None:
             return _json(503, {"error": self._health.unready()})
         try:
-            return _json(200, {**made(), "losses": snapshot.losses(), "time": snapshot.wall})
+            return _json(200, {"losses": snapshot.losses(), "time": snapshot.wall, **made()})
         except Exception:  # noqa: BLE001 one page's failure must not end the server's thread
             _log.exception("/api/v1/%s failed", name)
             self._health.fail("api")

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from weir.views.rates import began_within
 from weir.views.requests import RequestRow, percentile
 from weir.views.rows import EdgeRow
 
-#: A row that is new to us but this much older than the last sample was only not listed before.
-_LATE = 1.5
-#: All that a row has counted is wanted.
+#: Time since a sample where all that rows have counted is wanted.
 _ALWAYS = float("inf")
 #: Results of requests that are listed of a link.
 _RESULTS = 12
@@ -78,6 +77,10 @@ def _ways(row: EdgeRow) -> tuple[int, int]:
     return (ways[1], ways[0]) if row.role == "destination" else ways
 
 
+def _new(row: EdgeRow, elapsed: float) -> bool:
+    return elapsed == _ALWAYS or began_within(row, elapsed)
+
+
 class Recorder:
     """Takes samples one after the other; what happened between the first and the last is the picture.
 
@@ -116,16 +119,12 @@ class Recorder:
         key = Key(*ends, row.port, row.protocol, row.network_name)
         return self._links.setdefault(key, {}).setdefault("destination" if serves else "source", Side())
 
-    def _since(self, row: EdgeRow, elapsed: float) -> bool:
-        """Whether a row that was not in the sample before has counted nothing before that."""
-        return elapsed == _ALWAYS or (row.age_seconds is not None and row.age_seconds <= elapsed * _LATE + 1)
-
     def _count(self, row: EdgeRow, elapsed: float, step: int) -> None:
         past = self._edges.get(row.id)
         side = self._side(row)
         if row.rtt_p50_us is not None:
             side.rtts.append(row.rtt_p50_us)
-        if past is None and not self._since(row, elapsed):
+        if past is None and not _new(row, elapsed):
             return
         before = _ways(past) if past else (0, 0)
         sent, received = (max(0, now - then) for now, then in zip(_ways(row), before, strict=True))
@@ -138,7 +137,7 @@ class Recorder:
 
     def _count_requests(self, row: RequestRow, edge: EdgeRow | None, elapsed: float, step: int) -> None:
         past = self._requests.get(row.id)
-        if edge is None or (past is None and edge.id not in self._edges and not self._since(edge, elapsed)):
+        if edge is None or (past is None and edge.id not in self._edges and not _new(edge, elapsed)):
             return
         asked = row.requests - (past.requests if past else 0)
         if asked <= 0:
@@ -161,7 +160,10 @@ class Recorder:
     def whole(
         cls, edges: Sequence[EdgeRow], requests: Sequence[RequestRow], limit: int = 1000
     ) -> dict[str, Any]:
-        """As :meth:`picture`, of all that was counted so far, with each link's ``durations`` by bucket."""
+        """As :meth:`picture`, of all that was counted so far.
+
+        Each link has its ``durations`` by bucket and all of its ``results``, to take the difference of two.
+        """
         recorder = cls(limit)
         recorder.add((), (), -_ALWAYS)
         recorder.add(edges, requests, 0.0)
@@ -172,6 +174,7 @@ class Recorder:
             ends = nodes[link["source"]], nodes[link["destination"]]
             side = told[Key(*ends, link["port"], link["protocol"], link["network"])]
             link["durations"] = {bound: n for bound, n in side.durations.items() if n}
+            link["results"] = [*side.results.items()]
         return {**picture, "seconds": []}
 
     def _told(self) -> dict[Key, Side]:

@@ -82,7 +82,7 @@ class Rates:
         before = self._by_id.get(row.id)
         if before is not None:
             sent, received = before.row.sent_bytes, before.row.received_bytes
-        elif row.age_seconds is None or row.age_seconds > elapsed * _LATE:
+        elif not began_within(row, elapsed):
             return Rated(row)
         else:
             sent = received = 0
@@ -91,6 +91,11 @@ class Rates:
             max(0, row.sent_bytes - sent) / elapsed,
             max(0, row.received_bytes - received) / elapsed,
         )
+
+
+def began_within(row: Row, elapsed: float) -> bool:
+    """Whether a row that the sample before had not, so many seconds ago, has counted nothing before it."""
+    return row.age_seconds is not None and row.age_seconds <= elapsed * _LATE
 
 
 def _distinct(rows: Sequence[Row]) -> list[Row]:

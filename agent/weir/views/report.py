@@ -46,7 +46,7 @@ def record(
 ) -> dict[str, Any]:
     """The picture (``views.graph``) of so many seconds; Ctrl-C ends it early."""
     recorder = Recorder()
-    pause = max(1.0, duration / _POINTS) if duration >= 1 else duration
+    pause = max(1.0, duration / _POINTS)
     began = clock()
     recorder.add(*source.sample(), clock())
     with suppress(KeyboardInterrupt):

@@ -449,7 +449,7 @@ const EVERY = 5000, KEPT = 200;
 const COUNTS = ["sent", "received", "opened", "failed", "retransmitted", "resets", "requests", "failures", "unknown"];
 const live = { before: null, samples: [], paused: false, about: "", notices: [] };
 
-function percentile(durations, share) {
+function percentile(durations, share) { // as weir/views/requests.py has it
   const rows = Object.entries(durations).map(([bound, times]) => [Number(bound), times]).filter((row) => row[1] > 0).sort((one, two) => one[0] - two[0]);
   let left = share * rows.reduce((all, row) => all + row[1], 0);
   if (!left) return null;
