@@ -28,6 +28,8 @@ Completed = subprocess.CompletedProcess[str]
 ROOT = Path(__file__).parents[2]
 PATIENCE = float(os.environ.get("WEIR_PATIENCE", "30")) * 2
 _ADMIN = "weir-test-admin"
+#: The Prometheus Operator's own definition, among ``programs("clients")``.
+POD_MONITORS = "monitoring.coreos.com_podmonitors.yaml"
 _PLACES = {
     "Namespace": "/api/v1/namespaces", "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",

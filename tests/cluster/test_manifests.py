@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.control import ROOT, ControlPlane, programs
+from tests.cluster.control import POD_MONITORS, ROOT, ControlPlane, programs
 from weir.kernel.privileges import KEPT
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,8 +38,6 @@ CHARTS: dict[str, dict[str, Any]] = {
         "networkPolicy": False,
     },
 }
-#: The Prometheus Operator's own.
-POD_MONITORS = "monitoring.coreos.com_podmonitors.yaml"
 Objects = list[dict[str, Any]]
 
 

@@ -22,8 +22,8 @@ NEXT, OTHER = "weir:next", "weir:other"
 _SITE = "/opt/weir/lib/python3*/site-packages"
 _CHANGES = {
     NEXT: f"sed -i 's/^Version: .*/Version: 0.1.1/' {_SITE}/weir*.dist-info/METADATA",
-    OTHER: f"sed -i 's/^ABI = 3$/ABI = 4/' {_SITE}/weir/kernel/layout.py"
-    " && sed -i 's/WEIR_ABI 3$/WEIR_ABI 4/' $(grep -rl 'WEIR_ABI 3' /opt/weir)",
+    OTHER: rf"sed -i 's/^ABI = \([0-9]*\)$/ABI = 9\1/' {_SITE}/weir/kernel/layout.py"
+    r" && sed -i 's/define WEIR_ABI \([0-9]*\)$/define WEIR_ABI 9\1/' $(grep -rl 'e WEIR_ABI' /opt/weir)",
 }
 
 

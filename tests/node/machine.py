@@ -19,9 +19,8 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.control import PATIENCE, ROOT, Completed, ControlPlane, programs
+from tests.cluster.control import PATIENCE, POD_MONITORS, ROOT, Completed, ControlPlane, programs
 from tests.cluster.nodes import Fabric
-from tests.cluster.test_manifests import POD_MONITORS
 from tests.image.engine import Docker
 from tests.kernel.peers.netns import make_netns
 
