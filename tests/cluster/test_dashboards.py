@@ -118,8 +118,8 @@ def choices(board: str, agents: tuple[str, ...]) -> list[dict[str, str]]:
     if board == "weir-workload":
         found = [{"namespace": "prod", "workload": name} for name in ("api", "web", "cache")]
     elif board == "weir-pair":
-        found = [{"source_namespace": "prod", "source_workload": source, "destination_namespace": namespace,
-                  "destination_workload": destination} for source, namespace, destination in PAIRS]  # fmt: skip
+        names = ("source_workload", "destination_namespace", "destination_workload")
+        found = [{"source_namespace": "prod", **dict(zip(names, pair, strict=True))} for pair in PAIRS]
     elif board == "weir-node":
         found = [{"instance": agent} for agent in agents]
     else:
