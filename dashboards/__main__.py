@@ -29,7 +29,8 @@ def files() -> dict[str, str]:
             ):  # of intervals only, but the SDK writes them to all
                 variable.pop(name, None)
         found[f"{board['uid']}.json"] = json.dumps(board, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
-    return found | {"rules.yaml": rulefile.rules(), "prometheusrule.yaml": rulefile.prometheus_rule()}
+    rules = {"rules.yaml": rulefile.rules(), "prometheusrule.yaml": rulefile.prometheus_rule()}
+    return found | rules | {"RULES.md": rulefile.page()}
 
 
 if __name__ == "__main__":

@@ -233,7 +233,6 @@ def _outside() -> list[object]:
             ],
             width=6,
             height=8,
-            no_value="no data (it needs --tls)",
         ),
     ]
 

@@ -112,7 +112,7 @@ def _pairs() -> list[object]:
             "interface miss. A row leads to the pair.",
             keys,
             columns,
-            width=14,
+            height=9,
             link=("To", to),
         ),
         panels.lines(
@@ -120,8 +120,7 @@ def _pairs() -> list[object]:
             "By the interface of the pod that reports. Needs the agents' option `--labels interface`.",
             *interfaces,
             unit="Bps",
-            width=10,
-            height=10,
+            width=24,
             no_value="no data (it needs --labels interface)",
         ),
     ]
@@ -156,7 +155,6 @@ def _functions() -> list[object]:
             width=8,
             height=8,
             hidden=("job", "node", "endpoint", "container", "namespace", "pod"),
-            no_value=_NO_CARD,
             order="pf",
         )
     )

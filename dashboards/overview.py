@@ -141,7 +141,6 @@ def _workloads() -> list[object]:
             keys,
             columns,
             link=("Workload", to),
-            no_value=NO_RULES,
         )
     ]
 
@@ -164,17 +163,15 @@ def _talkers() -> list[object]:
             "cluster's own one.",
             keys,
             [Column("Traffic", f"topk(20, {_bytes(*ENDS)})", "Bps")],
-            width=12,
+            height=9,
             link=("To", to),
-            no_value=NO_RULES,
         ),
         panels.lines(
             "Requests that failed",
             "By the workload that was asked.",
             Query(f"topk(10, {failed})", "{{destination_namespace}}/{{destination_workload}}"),
             unit="reqps",
-            width=6,
-            height=10,
+            width=12,
         ),
         panels.lines(
             "Connects that failed, by reason",
@@ -182,8 +179,7 @@ def _talkers() -> list[object]:
             "backlog). unreachable: no route. reset: in the middle of the handshake.",
             Query(failures, "{{reason}}"),
             unit="cps",
-            width=6,
-            height=10,
+            width=12,
         ),
     ]
 

@@ -27,6 +27,8 @@ from grafana_foundation_sdk.models import dashboard as d
 from grafana_foundation_sdk.models import heatmap as h
 from grafana_foundation_sdk.models import prometheus as p
 
+from dashboards.promql import with_default
+
 BLUE, ORANGE, VERMILLION, GREEN = "#0072B2", "#E69F00", "#D55E00", "#009E73"
 DATASOURCE = d.DataSourceRef(type_val="prometheus", uid="${datasource}")
 #: What a panel says that has nothing to show, where only recording rules make its series.
@@ -54,8 +56,13 @@ class Query:
     ref: str = ""
     empty: str = ""
 
+    @property
+    def text(self) -> str:
+        """What is asked; where a legend tells networks, the cluster's own has a name too."""
+        return with_default(self.expr) if "{{network_name}}" in self.legend else self.expr
+
     def built(self, ref: str, form: p.PromQueryFormat) -> prometheus.Dataquery:
-        made = prometheus.Dataquery().expr(self.expr).ref_id(self.ref or ref).format(form)
+        made = prometheus.Dataquery().expr(self.text).ref_id(self.ref or ref).format(form)
         made.legend_format(self.legend or "__auto")
         return made.instant() if self.instant else made.range()
 
@@ -91,7 +98,7 @@ def _dressed(
     for number, query in enumerate(queries):
         panel.with_target(query.built(chr(ord("A") + number), form))
         if query.empty:
-            EMPTY.append(Empty(query.expr, query.empty))
+            EMPTY.append(Empty(query.text, query.empty))
     return panel
 
 
@@ -144,7 +151,8 @@ def lines(
     legend = (
         common.VizLegendOptions().display_mode(c.LegendDisplayMode.TABLE).placement(c.LegendPlacement.BOTTOM)
     )
-    panel.legend(legend.show_legend(True).calcs(["lastNotNull", "max", "mean"]))
+    panel.legend(legend.show_legend(True).calcs(["lastNotNull", "max", "mean"][: max(1, width // 4)]))
+    panel.color_scheme(builders.FieldColor().mode(d.FieldColorModeId.PALETTE_CLASSIC))
     panel.tooltip(common.VizTooltipOptions().mode(c.TooltipDisplayMode.MULTI).sort(c.SortOrder.DESCENDING))
     panel.line_width(2).fill_opacity(8).show_points(c.VisibilityMode.NEVER).min(0)
     if top is not None:
@@ -186,6 +194,13 @@ class Column:
     empty: str = ""
 
 
+#: What the cluster's own network is called in a table.
+_DEFAULT_NETWORK = d.DynamicConfigValue(
+    id_val="mappings",
+    value=[{"type": "special", "options": {"match": "empty", "result": {"text": "default", "index": 0}}}],
+)
+
+
 def rows(
     title: str,
     description: str,
@@ -195,7 +210,6 @@ def rows(
     width: int = 24,
     height: int = 10,
     link: tuple[str, str] | None = None,
-    no_value: str = "",
     hidden: Sequence[str] = (),
     order: str = "",
 ) -> table.Panel:
@@ -220,6 +234,9 @@ def rows(
     }
     panel.with_transformation(d.DataTransformerConfig(id_val="merge", options={}))
     panel.with_transformation(d.DataTransformerConfig(id_val="organize", options=options))
+    for label, heading in keys:
+        if label == "network_name":
+            panel.override_by_name(heading, [_DEFAULT_NETWORK])
     for column in columns:
         panel.override_by_name(column.title, _shown(column))
     if link:
@@ -227,9 +244,7 @@ def rows(
         value = [{"title": "Look closer", "url": address, "targetBlank": False}]
         panel.override_by_name(heading, [d.DynamicConfigValue(id_val="links", value=value)])
     panel.sort_by([common.TableSortByFieldState().display_name(order or columns[0].title).desc(True)])
-    panel.filterable(True).cell_height(c.TableCellHeight.SM)
-    if no_value:
-        panel.no_value(no_value)
+    panel.filterable(True).min_width(80).cell_height(c.TableCellHeight.SM)
     return panel
 
 
@@ -258,7 +273,7 @@ def bars(
     """A bar for each series, by its last value."""
     panel = _dressed(bargauge.Panel(), title, description, [query], unit=unit, width=width, steps=steps)
     panel.orientation(c.VizOrientation.HORIZONTAL).display_mode(c.BarGaugeDisplayMode.BASIC).min(0)
-    panel.reduce_options(_reduced()).value_mode(c.BarGaugeValueMode.TEXT)
+    panel.reduce_options(_reduced()).value_mode(c.BarGaugeValueMode.TEXT).decimals(1)
     if top is not None:
         panel.max(top)
     if no_value:

@@ -80,6 +80,11 @@ def _by(operator: str, by: Iterable[str], inner: str) -> str:
     return f"{operator} by ({labels}) ({inner})" if labels else f"{operator}({inner})"
 
 
+def with_default(inner: str) -> str:
+    """The cluster's own network, whose name is empty, is called default."""
+    return f'label_replace({inner}, "network_name", "default", "network_name", "")'
+
+
 def quantile(q: float, name: str, *matchers: str, by: Iterable[str] = (), window: str = RATE) -> str:
     """Of a histogram, classic or native, whichever Prometheus has."""
     by = tuple(by)

@@ -47,6 +47,33 @@ def _text(what: dict[str, Any]) -> str:
     return _HEAD + str(yaml.safe_dump(what, sort_keys=False, width=110, allow_unicode=True))
 
 
+def page() -> str:
+    """What each rule means, for people."""
+    records: dict[str, str] = {}
+    for rule in RULES:
+        records.setdefault(rule.record, rule.meaning)
+    return "\n".join(
+        [
+            "# Rules",
+            "",
+            "Made by `python -m dashboards`; a test compares. What for: [dashboards.md](../docs/dashboards.md).",
+            "",
+            "Recording rules, every 30 s over the last 5 minutes:",
+            "",
+            "| record | meaning |",
+            "|---|---|",
+            *(f"| `{record}` | {meaning} |" for record, meaning in records.items()),
+            "",
+            "Alerts:",
+            "",
+            "| alert | severity | for | says | look at |",
+            "|---|---|---|---|---|",
+            *(f"| `{a.name}` | {a.severity} | {a.hold} | {a.summary} | {a.action} |" for a in ALERTS),
+            "",
+        ]
+    )
+
+
 def rules() -> str:
     """A file for ``rule_files`` of Prometheus."""
     return _text(groups())

@@ -97,7 +97,6 @@ def _table() -> object:
         columns,
         height=12,
         link=("To", to),
-        no_value=NO_RULES,
     )
 
 

@@ -28,8 +28,9 @@ Completed = subprocess.CompletedProcess[str]
 ROOT = Path(__file__).parents[2]
 PATIENCE = float(os.environ.get("WEIR_PATIENCE", "30")) * 2
 _ADMIN = "weir-test-admin"
-#: The Prometheus Operator's own definition, among ``programs("clients")``.
+#: The Prometheus Operator's own definitions, among ``programs("clients")``.
 POD_MONITORS = "monitoring.coreos.com_podmonitors.yaml"
+PROMETHEUS_RULES = "monitoring.coreos.com_prometheusrules.yaml"
 _PLACES = {
     "Namespace": "/api/v1/namespaces", "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
@@ -37,6 +38,7 @@ _PLACES = {
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "PrometheusRule": "/apis/monitoring.coreos.com/v1/namespaces/{}/prometheusrules",
     "PodMonitor": "/apis/monitoring.coreos.com/v1/namespaces/{}/podmonitors",
     "Pod": "/api/v1/namespaces/{}/pods",
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.control import POD_MONITORS, ROOT, ControlPlane, programs
+from tests.cluster.control import POD_MONITORS, PROMETHEUS_RULES, ROOT, ControlPlane, programs
 from weir.kernel.privileges import KEPT
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,6 +91,7 @@ def containers(objects: Objects) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def server(control: ControlPlane, clients: Path) -> ControlPlane:
     control.define(clients / POD_MONITORS)
+    control.define(clients / PROMETHEUS_RULES)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "weir-chart"}}
     assert control.put(namespace)[0] in (200, 201)
     return control
@@ -102,6 +103,17 @@ def taken(server: ControlPlane, objects: Objects) -> None:
         for item in objects:
             status, said = server.put(item, dry=dry)
             assert status in (200, 201), said["message"]
+
+
+def test_dashboards(server: ControlPlane, clients: Path) -> None:
+    """Each in a ConfigMap small enough for ``kubectl apply``; the rules as the operator's CRD has them."""
+    objects = parsed(run(clients / "kustomize", "build", ROOT / "dashboards"))
+    maps = [item for item in objects if item["kind"] == "ConfigMap"]
+    found = {name: text for item in maps for name, text in item["data"].items()}
+    assert found == {path.name: path.read_text() for path in (ROOT / "dashboards").glob("weir-*.json")}
+    assert {item["metadata"]["labels"]["grafana_dashboard"] for item in maps} == {"1"}
+    assert max(len(json.dumps(item)) for item in maps) < 256 << 10
+    taken(server, objects)
 
 
 @pytest.mark.parametrize("overlay", ["base", *OVERLAYS])

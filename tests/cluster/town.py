@@ -2,8 +2,8 @@
 """A small town of real programs in pods on two nodes, which talk all the time and in every way.
 
 web asks api (nginx; every fourth answer a 503), resolves names at dns (dnsmasq), sends files to store over a
-secondary network and asks for some, has a conversation with echo that nobody parses, and knocks at a port where nobody is; api
-asks cache (redis), sometimes what redis does not know.
+secondary network and asks for some, has a conversation with echo that nobody parses, and knocks
+at a port where nobody is; api asks cache (redis), sometimes what redis does not know.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ class Town:
             (own / "nginx.conf").write_text(_NGINX.format(home=own))
             self._serve(pod, 80, "nginx", "-c", str(own / "nginx.conf"), "-e", str(own / "error.log"))
         self._serve(self.cache, 6379, "redis-server", "--save", "", "--protected-mode", "no")
-        self._serve(self.dns, 53, "dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--local=/test/",
-                    "--conf-file", "--host-record=a.test,10.0.0.1", "--user=root", "--pid-file")  # fmt: skip
+        self._serve(self.dns, 53, "dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts",
+                    "--conf-file", "--local=/test/", "--host-record=a.test,10.0.0.1", "--user=root",
+                    "--pid-file")  # fmt: skip
         self._serve(self.echo, 700, sys.executable, "-c", _ECHO)
         self._serve(self.store, 800, sys.executable, "-c", _SINK)
         ends = {"api": self.api.netns.v4, "cache": self.cache.netns.v4, "dns": self.dns.netns.v4,
