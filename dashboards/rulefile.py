@@ -56,7 +56,7 @@ def page() -> str:
         [
             "# Rules",
             "",
-            "Made by `python -m dashboards`; a test compares. What for: [dashboards.md](../docs/dashboards.md).",
+            "Made by `python -m dashboards`. What for: [dashboards.md](../docs/dashboards.md).",
             "",
             "Recording rules, every 30 s over the last 5 minutes:",
             "",

@@ -20,7 +20,9 @@ from weir.kernel.mounts import api_socket
 from weir.kernel.side import KernelSide
 from weir.kernel.tap import Tap
 from weir.pipeline import Pipeline, loaded_side, opened
+from weir.views.edges import print_edges
 from weir.views.filters import parse
+from weir.views.forms import TABLE
 from weir.views.once import print_once
 from weir.views.report import destination, write_report
 from weir.views.requests import RequestRow, request_rows
@@ -114,14 +116,16 @@ def show_top(
     filter_text: str,
     limit: int,
     once: bool,
-    as_json: bool,
+    form: str,
+    watch: bool,
 ) -> None:
     """``weir top``."""
     signal.signal(signal.SIGTERM, _leave)  # so that the kernel side is removed
     what = "connections" if connections else "edges"
     with chosen(settings, agent, alone) as source:
-        if once or as_json:
-            print_once(source, what, sort, filter_text, limit, as_json, settings.interval, sys.stdout)
+        if once or watch or form != TABLE:
+            print_once(source, what, sort, filter_text, limit, form, settings.interval, sys.stdout,
+                       watch=watch)  # fmt: skip
         else:
             run_top(source, settings.interval, what=what, sort=sort, filter_text=filter_text)
 
@@ -135,13 +139,30 @@ def show_stat(
     sort: str,
     filter_text: str,
     limit: int,
-    as_json: bool,
+    form: str,
     watch: bool,
 ) -> None:
     """``weir stat``."""
     signal.signal(signal.SIGTERM, _leave)
     with chosen(settings, agent, alone) as source:
-        print_stat(source, by, sort, filter_text, limit, as_json, settings.interval, watch, sys.stdout)
+        print_stat(source, by, sort, filter_text, limit, form, settings.interval, watch, sys.stdout)
+
+
+def show_edges(
+    settings: Settings,
+    *,
+    agent: str,
+    alone: bool,
+    sort: str,
+    filter_text: str,
+    limit: int,
+    form: str,
+    watch: bool,
+) -> None:
+    """``weir edges``."""
+    signal.signal(signal.SIGTERM, _leave)
+    with chosen(settings, agent, alone) as source:
+        print_edges(source, sort, filter_text, limit, form, settings.interval, watch, sys.stdout)
 
 
 def show_report(settings: Settings, *, agent: str, alone: bool, duration: float, output: str) -> None:

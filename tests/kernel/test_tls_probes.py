@@ -187,7 +187,7 @@ def test_processes_that_are_killed_while_probed(
             with looking(watch, place, wait=False) as probing:
                 until(lambda probing=probing: uses(probing, server.pid))  # type: ignore[misc]
                 for n in range(13):
-                    client = subprocess.Popen(command)
+                    client = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # of -o only one is
                     if n % 3:
                         time.sleep((n + again) % 13 / 200)
                         client.kill()

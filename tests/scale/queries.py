@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m tests.scale.queries``: how long the dashboards' queries take at 5,000 pods.
 
-The series are synthetic: what agents of 50 nodes would have been scraped for, written into a real Prometheus by
-remote write. Queries and rules are those of ``dashboards/``.
+The series are synthetic: what agents of 50 nodes would have been scraped for, written into a real Prometheus
+by remote write. Queries and rules are those of ``dashboards/``.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def town() -> Iterator[Series]:
                 labels = {**instance, "reporter": reporter, **end("source", source),
                           **end("destination", destination), "destination_port": "8080",
                           "destination_service": "" if number else f"app-{destination}",
-                          "network_name": "" if far % 10 else "infra/storage", "attribution": "address"}  # fmt: skip
+                          "network_name": "" if far % 10 else "infra/storage",
+                          "attribution": "address"}  # fmt: skip
                 yield from _pair({k: v for k, v in labels.items() if v}, 1 + (mine * far) % 97)
 
 
@@ -157,7 +158,7 @@ class Prometheus:
             return False
 
     def write(self, series: Iterable[bytes]) -> None:
-        """Snappy's block format allows to say all as it is (tag 63 << 2: a literal with four bytes of length)."""
+        """Snappy's block format may say all as it is (tag 63 << 2: a literal with four bytes of length)."""
         body = b"".join(series)
         packed = _varint(len(body)) + bytes([63 << 2]) + (len(body) - 1).to_bytes(4, "little") + body
         request = urllib.request.Request(f"{self.url}/api/v1/write", packed, {
@@ -208,8 +209,10 @@ def record(server: Prometheus, times: list[int]) -> list[tuple[str, float, int]]
     return made
 
 
-_CHOSEN = {"__rate_interval": "2m", "network": ".*", "workload": "app-9", "source_namespace": "team-9",
-           "source_workload": "app-9", "destination_namespace": "team-3", "destination_workload": "app-28"}  # fmt: skip
+_CHOSEN = {
+    "__rate_interval": "2m", "network": ".*", "workload": "app-9", "source_namespace": "team-9",
+    "source_workload": "app-9", "destination_namespace": "team-3", "destination_workload": "app-28",
+}  # fmt: skip
 
 
 def asked(server: Prometheus, end: float) -> Iterator[tuple[str, str, float, int]]:
@@ -228,8 +231,8 @@ def asked(server: Prometheus, end: float) -> Iterator[tuple[str, str, float, int
                 if not target.get("instant"):
                     more = {"start": end - STEP * POINTS, "end": end, "step": 15}
                 tries = [server.ask(expr, **more) for _ in range(3)]
-                yield (name.removesuffix(".json"), panel["title"], statistics.median(took for took, _ in tries),
-                       len(tries[0][1]))  # fmt: skip
+                took = statistics.median(seconds for seconds, _ in tries)
+                yield name.removesuffix(".json"), panel["title"], took, len(tries[0][1])
 
 
 def _page(count: int, rules: list[tuple[str, float, int]], queries: list[tuple[str, str, float, int]]) -> str:
@@ -242,10 +245,9 @@ def _page(count: int, rules: list[tuple[str, float, int]], queries: list[tuple[s
         "# Queries at 5,000 pods",
         "",
         "Made by `python -m tests.scale.queries`, as root. The series are synthetic: what the agents of",
-        f"{NODES} nodes with 100 pods each would be scraped for, every {STEP} s for {POINTS * STEP // 60} minutes, in"
-        f" {WORKLOADS} workloads that call",
-        f"{CALLEES} others each: {count:,} series in a real Prometheus {found[1] if found else ''}. "
-        f" {', '.join(value for _, value in describe()[:3])}.",
+        f"{NODES} nodes with 100 pods each are scraped for, every {STEP} s, {POINTS * STEP // 60} minutes,",
+        f"in {WORKLOADS} workloads that call {CALLEES} others each: {count:,} series in a real Prometheus",
+        f"{found[1] if found else ''}. {', '.join(value for _, value in describe()[:3])}.",
         "",
         "| dashboard | queries | slowest | which |",
         "|---|---|---|---|",

@@ -85,13 +85,13 @@ def test_table_and_json(sample: Callable[..., Sample]) -> None:
     now = sample(request(1, status=200, seconds=[0.004] * 30), request(1, status=500, seconds=[0.004] * 10))
     ticks = iter(range(0, 1000, 10))
     out = io.StringIO()
-    print_stat(Script(before, now), "workload", "requests", "", 10, False, 10, False, out,
+    print_stat(Script(before, now), "workload", "requests", "", 10, "table", 10, False, out,
                clock=lambda: float(next(ticks)), sleep=lambda _: None)  # fmt: skip
     heading, line = out.getvalue().splitlines()
-    assert heading.split()[:6] == ["DIR", "NAME", "PROTO", "REQUESTS", "SUCCESS", "RPS"]
+    assert heading.split()[:6] == ["DIR", "NAME", "PROTO", "REQUESTS▾", "SUCCESS", "RPS"]
     assert line.split()[:5] == ["in", "redis-server", "http", "40", "75.00%"]
     out = io.StringIO()
-    print_stat(Script(now), "pair", "failures", "", 10, True, 0, False, out)
+    print_stat(Script(now), "pair", "failures", "", 10, "json", 0, False, out)
     answer = json.loads(out.getvalue())
     assert (answer["total"], answer["rows"][0]["requests"], answer["rows"][0]["success_rate"]) == (
         1,
@@ -100,10 +100,10 @@ def test_table_and_json(sample: Callable[..., Sample]) -> None:
     )
     assert answer["rows"][0]["requests_per_second"] is None
     out = io.StringIO()
-    print_stat(Script(now), "pair", "name", "workload:nobody", 10, True, 0, False, out)
+    print_stat(Script(now), "pair", "name", "workload:nobody", 10, "json", 0, False, out)
     assert json.loads(out.getvalue())["rows"] == []
     with pytest.raises(ConfigError, match="--by"):
-        print_stat(Script(now), "colour", "name", "", 10, True, 0, False, out)
+        print_stat(Script(now), "colour", "name", "", 10, "json", 0, False, out)
 
 
 @pytest.mark.parametrize("seed", range(5))

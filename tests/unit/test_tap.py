@@ -141,7 +141,7 @@ def test_line_of_a_pair_without_names() -> None:
 
 
 def test_json() -> None:
-    (shown,), _ = tap(Kernel(1, took_ns=UNANSWERED, status=0), count=1, as_json=True)
+    (shown,), _ = tap(Kernel(1, took_ns=UNANSWERED, status=0), count=1, form="json")
     row = json.loads(shown)
     assert (row["seconds"], row["status"], row["outcome"], row["path"]) == (None, "", "failure", "")
 

@@ -50,7 +50,7 @@ class Script:
         as_json: bool = False, interval: float = 1.0, out: TextIO | None = None,
     ) -> str:  # fmt: skip
         target: TextIO = out or io.StringIO()
-        print_once(self, what, sort, filter_text, limit, as_json, interval, target,
+        print_once(self, what, sort, filter_text, limit, "json" if as_json else "table", interval, target,
                    self.clock, self.sleep, lambda: 1_700_000_000.5, SERVICES)  # fmt: skip
         return target.getvalue() if isinstance(target, io.StringIO) else ""
 

@@ -8,9 +8,10 @@ from weir.errors import ConfigError
 from weir.views import units
 from weir.views.cells import fitted, fitted_end
 from weir.views.filters import parse
+from weir.views.layout import laid_out
 from weir.views.rates import Rated, Rates, Row, live, ordered, totals
 from weir.views.service_names import ServiceNames
-from weir.views.table import VIEWS, columns_of, laid_out
+from weir.views.table import VIEWS, columns_of
 
 
 def test_one_sample_has_no_rates() -> None:

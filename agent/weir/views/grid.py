@@ -12,8 +12,8 @@ from textual.coordinate import Coordinate
 from textual.message import Message
 from textual.widgets import DataTable
 
+from weir.views.layout import GAP, Layout
 from weir.views.rates import Rated
-from weir.views.table import GAP, Layout
 
 #: What says "nothing" is dim, so that numbers stand out.
 _NOTHING = frozenset(("", "-", "0", "0 B"))
@@ -32,7 +32,7 @@ class Grid(DataTable[Text]):
 
     def __init__(self) -> None:
         super().__init__(cursor_type="row", cell_padding=0, show_row_labels=False)
-        self._layout_shown: tuple[Layout, str] | None = None
+        self._layout_shown: tuple[Layout[Rated], str] | None = None
         self._ids: list[str] = []
         self._chosen: str | None = None
         self._placed = 0
@@ -46,7 +46,7 @@ class Grid(DataTable[Text]):
         self._notice()
         return self._chosen
 
-    def show_rows(self, layout: Layout, sort: str, rows: Sequence[Rated]) -> None:
+    def show_rows(self, layout: Layout[Rated], sort: str, rows: Sequence[Rated]) -> None:
         """Show these rows in this order; only cells that differ are written."""
         self._notice()
         if self._layout_shown != (layout, sort):
@@ -75,7 +75,7 @@ class Grid(DataTable[Text]):
             self._chosen = self._ids[at] if at else None
             self._placed = at
 
-    def _lay_out(self, layout: Layout, sort: str) -> None:
+    def _lay_out(self, layout: Layout[Rated], sort: str) -> None:
         scroll = self.scroll_y
         self.clear(columns=True)
         last = len(layout.columns) - 1
@@ -107,7 +107,7 @@ class Grid(DataTable[Text]):
             self.move_cursor(row=at)
 
 
-def _cells(layout: Layout, rated: Rated) -> list[Text]:
+def _cells(layout: Layout[Rated], rated: Rated) -> list[Text]:
     pairs = zip(layout.columns, layout.widths, strict=True)
     return [_styled(column.cell(rated, width)) for column, width in pairs]
 

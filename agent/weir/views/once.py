@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``weir top --once``: one table, or one JSON object, for scripts."""
+"""``weir top --once``: a table, JSON or CSV, for scripts."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Callable, Sequence
-from typing import TextIO
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TextIO
 
 from weir.errors import ConfigError
+from weir.kernel.layout import FAILURES
 from weir.views.filters import parse
+from weir.views.forms import CSV, JSON, Csv, write_json
+from weir.views.layout import lines, write
 from weir.views.rates import SORTS, Rated, Rates, Row, ordered
+from weir.views.rows import ConnectionRow, EdgeRow
 from weir.views.service_names import ServiceNames
 from weir.views.source import Source
-from weir.views.table import EDGES, VIEWS, Column, columns_of, laid_out, natural
+from weir.views.table import EDGES, VIEWS, columns_of
 
 #: An agent takes its snapshots at its own pace; so long do we wait for the next one (seconds).
 _PATIENCE = 15.0
@@ -27,49 +30,81 @@ def print_once(
     sort: str,
     filter_text: str,
     limit: int,
-    as_json: bool,
+    form: str,
     interval: float,
     out: TextIO,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     wall: Callable[[], float] = time.time,
     services: ServiceNames | None = None,
+    watch: bool = False,
 ) -> None:
-    """Write ``what`` ("edges" or "connections") to ``out``, at most ``limit`` rows.
+    """Write ``what`` ("edges" or "connections"), at most ``limit`` rows; ``watch``: again and again.
 
     Rates are those between two samples ``interval`` seconds apart; with 0 there is one sample and no
     rates. JSON: ``{"time": unix seconds, what: [rows], "total": rows that matched, "truncated": bool}``,
     each row as in ``views.rows`` with ``sent_bytes_per_second`` and ``received_bytes_per_second`` (null
-    where not known) besides. ConfigError for a view, sort key or filter that cannot be.
+    where not known) besides; CSV: the same rows with ``time`` before them. ConfigError for a view, sort key
+    or filter that cannot be.
     """
     if what not in VIEWS:
         raise ConfigError(f"{what}: there are {' and '.join(VIEWS)}")
     if sort not in SORTS:
         raise ConfigError(f"sort {sort!r}: choose from {', '.join(SORTS)}")
     match = parse(filter_text)
-    rated = _sampled(lambda: _read(source, what), interval, clock, sleep)
-    found = ordered([r for r in rated if match(r.row)], sort)
-    shown = found[:limit]
-    if as_json:
-        _write_json(out, what, shown, len(found), wall())
-    else:
-        _write_table(out, columns_of(what, services or ServiceNames()), shown, len(found), sort)
+    columns = columns_of(what, services or ServiceNames())
+    table = Csv(out)
+    rates = Rates()
+    if interval > 0:
+        rates.update(_read(source, what), clock())
+    while True:
+        rated = _later(rates, lambda: _read(source, what), interval, clock, sleep)
+        found = ordered([r for r in rated if match(r.row)], sort)
+        shown = found[:limit]
+        if form == JSON:
+            rows = [_json(r) for r in shown]
+            answer = {"time": wall(), what: rows, "total": len(found), "truncated": len(found) > len(shown)}
+            write_json(out, answer, None if watch else 1)
+        elif form == CSV:
+            now = wall()
+            table.write(({"time": now, **_json(r)} for r in shown), _names(what))
+        else:
+            write([*lines(columns, shown, out, sort), *_more(len(found) - len(shown))], out)
+        if not watch:
+            return
+        out.flush()
+
+
+def _json(rated: Rated) -> dict[str, Any]:
+    return {**rated.row.to_json(), "sent_bytes_per_second": rated.tx, "received_bytes_per_second": rated.rx}
+
+
+def _names(what: str) -> list[str]:
+    """Of the columns of CSV: as in JSON, what failed by reason."""
+    own: list[str] = []
+    for field in fields(EdgeRow if what == EDGES else ConnectionRow):
+        own += [f"failed_{reason}" for reason in FAILURES] if field.name == "failed" else [field.name]
+    return ["time", *own, "sent_bytes_per_second", "received_bytes_per_second"]
+
+
+def _more(number: int) -> list[str]:
+    return [f"… and {number:,} more"] if number > 0 else []
 
 
 def _read(source: Source, what: str) -> list[Row]:
     return [*source.edges()] if what == EDGES else [*source.connections()]
 
 
-def _sampled(
+def _later(
+    rates: Rates,
     read: Callable[[], list[Row]],
     interval: float,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> list[Rated]:
-    rates = Rates()
-    rated = rates.update(read(), clock())
+    """With the rates since the last sample; an agent's is the same until its next snapshot."""
     if interval <= 0:
-        return rated
+        return rates.update(read(), clock())
     end = clock() + interval + _PATIENCE
     sleep(interval)
     rated = rates.update(read(), clock())
@@ -77,33 +112,3 @@ def _sampled(
         sleep(_PAUSE)
         rated = rates.update(read(), clock())
     return rated
-
-
-def _write_json(out: TextIO, what: str, shown: list[Rated], total: int, now: float) -> None:
-    rows = [
-        {**r.row.to_json(), "sent_bytes_per_second": r.tx, "received_bytes_per_second": r.rx} for r in shown
-    ]
-    answer = {"time": now, what: rows, "total": total, "truncated": total > len(shown)}
-    out.write(json.dumps(answer, indent=1, allow_nan=False) + "\n")
-
-
-def _write_table(out: TextIO, columns: Sequence[Column], shown: list[Rated], total: int, sort: str) -> None:
-    if out.isatty():
-        layout = laid_out(columns, shutil.get_terminal_size().columns)
-    else:
-        layout = natural(columns, shown)
-    lines = [layout.heading(sort), *(layout.line(r) for r in shown)]
-    if total > len(shown):
-        lines.append(f"… and {total - len(shown):,} more")
-    out.writelines(printable(line, out) + "\n" for line in lines)
-
-
-def printable(line: str, out: TextIO) -> str:
-    """The line as far as the stream's encoding can carry it."""
-    encoding = getattr(out, "encoding", None) or "utf-8"
-    plain = line.replace("→", ">").replace("←", "<").replace("…", "~").replace("µ", "u").replace("▾", "")
-    try:
-        line.encode(encoding)
-        return line
-    except UnicodeEncodeError:
-        return plain.encode(encoding, "replace").decode(encoding)

@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TextIO
 
 from weir.errors import ConfigError
 from weir.views import units
-from weir.views.cells import safe
 from weir.views.filters import parse
-from weir.views.once import printable
+from weir.views.forms import CSV, JSON, Csv, write_json
+from weir.views.layout import Column, lines, write
 from weir.views.requests import RequestRow, percentile
 from weir.views.rows import EdgeRow
 
@@ -150,35 +149,42 @@ def print_stat(
     sort: str,
     filter_text: str,
     limit: int,
-    as_json: bool,
+    form: str,
     interval: float,
     watch: bool,
     out: TextIO,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    wall: Callable[[], float] = time.time,
 ) -> None:
     """Write one table (``watch``: one after the other) of what happened in ``interval`` seconds.
 
-    With 0: since Weir looks, without rates. ConfigError for a filter that cannot be.
+    With 0: since Weir looks, without rates. JSON is one object a table, CSV the same rows with ``time``
+    before them. ConfigError for a filter that cannot be.
     """
     if by not in GROUPS or sort not in SORTS:
         raise ConfigError(f"stat: --by is one of {', '.join(GROUPS)}, --sort one of {', '.join(SORTS)}")
     match = parse(filter_text)
     nothing: tuple[list[EdgeRow], list[RequestRow]] = ([], [])
     before, began = (source.sample(), clock()) if interval else (nothing, clock())
+    rows_of = Csv(out)
     while True:
         now = _later(source, before, interval, clock, sleep) if interval else source.sample()
         seconds = clock() - began if interval else 0.0
         found = sorted(golden(before, now, by, match).items(), key=_SORTED[sort])
         shown, more = found[:limit], len(found) - limit
-        if as_json:
+        if form == JSON:
             rows = [one.to_json(key, seconds) for key, one in shown]
-            answer = {"seconds": seconds, "by": by, "rows": rows, "total": len(found), "truncated": more > 0}
-            out.write(json.dumps(answer, allow_nan=False) + "\n")
+            answer = {"time": wall(), "seconds": seconds, "by": by, "rows": rows, "total": len(found),
+                      "truncated": more > 0}  # fmt: skip
+            write_json(out, answer)
+        elif form == CSV:
+            at = wall()
+            names = ["time", *Golden().to_json(Key("", "", ""), 0)]
+            rows_of.write(({"time": at, **one.to_json(key, seconds)} for key, one in shown), names)
         else:
-            lines = table(shown, seconds)
-            lines += [f"… and {more:,} more"] if more > 0 else []
-            out.writelines(printable(line, out) + "\n" for line in lines)
+            table = lines(_columns(seconds), shown, out, sort)
+            write([*table, *([f"… and {more:,} more"] if more > 0 else [])], out)
         if not watch:
             return
         out.flush()
@@ -202,30 +208,39 @@ def _later(
     return now
 
 
-_TITLES = ("DIR", "NAME", "PROTO", "REQUESTS", "SUCCESS", "RPS", "P50", "P95", "P99", "TX/s", "RX/s", "RTT")
+_Line = tuple[Key, Golden]
 
 
-def table(rows: Iterable[tuple[Key, Golden]], seconds: float) -> list[str]:
-    """Lines with a heading, columns as wide as they need."""
-    cells = [_TITLES, *(_cells(key, one, seconds) for key, one in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            text.ljust(width) if at < 3 else text.rjust(width)
-            for at, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
+def _columns(seconds: float) -> tuple[Column[_Line], ...]:
+    """All of them; at 80 columns those that matter most are left."""
 
+    def quantile(q: float) -> Callable[[_Line], str]:
+        def cell(line: _Line) -> str:
+            took = percentile(line[1].durations, q)
+            return units.duration_us(None if took is None else took * 1e6)
 
-def _cells(key: Key, one: Golden, seconds: float) -> tuple[str, ...]:
-    success = one.success
-    times = (percentile(one.durations, q) for q in (0.50, 0.95, 0.99))
+        return cell
+
+    def rate(count: int) -> str:
+        return units.amount(count / seconds) if seconds else units.NONE
+
+    def success(line: _Line) -> str:
+        share = line[1].success
+        return units.NONE if share is None else f"{share:.2%}"
+
     return (
-        key.direction, safe(key.name), key.protocol, units.count(one.requests),
-        units.NONE if success is None else f"{success:.2%}",
-        f"{one.requests / seconds:.1f}" if seconds else units.NONE,
-        *(units.duration_us(None if t is None else t * 1e6) for t in times),
-        *(units.amount(n / seconds) if seconds else units.NONE for n in (one.sent, one.received)),
-        units.duration_us(one.rtt),
-    )  # fmt: skip
+        Column("DIR", 3, 8, lambda r: r[0].direction),
+        Column("NAME", 16, 0, lambda r: r[0].name, most=60, sort="name"),
+        Column("PROTO", 10, 3, lambda r: r[0].protocol),
+        Column("REQUESTS", 9, 7, lambda r: units.count(r[1].requests), right=True, sort="requests"),
+        Column("SUCCESS", 8, 1, success, right=True, sort="failures"),
+        Column(
+            "RPS", 8, 2, lambda r: f"{r[1].requests / seconds:.1f}" if seconds else units.NONE, right=True
+        ),
+        Column("P50", 7, 5, quantile(0.50), right=True),
+        Column("P95", 7, 6, quantile(0.95), right=True),
+        Column("P99", 7, 4, quantile(0.99), right=True, sort="latency"),
+        Column("TX/s", 7, 10, lambda r: rate(r[1].sent), right=True),
+        Column("RX/s", 7, 11, lambda r: rate(r[1].received), right=True),
+        Column("RTT", 7, 9, lambda r: units.duration_us(r[1].rtt), right=True),
+    )

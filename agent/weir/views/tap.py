@@ -7,10 +7,9 @@ a URI, no header.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from typing import Any, Protocol, TextIO
 
@@ -21,7 +20,8 @@ from weir.kernel.layout import SLOT, UNANSWERED, USED, Array
 from weir.views import columns, units
 from weir.views.cells import safe
 from weir.views.filters import parse
-from weir.views.once import printable
+from weir.views.forms import CSV, JSON, TABLE, Csv, write_json
+from weir.views.layout import printable
 from weir.views.rows import EdgeRow
 
 _PAUSE = 0.1
@@ -185,7 +185,7 @@ class Wanted:
     rate: int = 100
     count: int = 0
     seconds: float = 0.0
-    as_json: bool = False
+    form: str = TABLE
 
 
 def print_tap(
@@ -199,6 +199,7 @@ def print_tap(
 ) -> None:
     """Write requests as they end, until there were enough. ConfigError for a filter that cannot be."""
     match = parse(wanted.filter_text)
+    rows = Csv(out)
     began = said = before = clock()
     shown = others = unread = 0
     credit = float(max(1, wanted.rate // 10))
@@ -216,7 +217,7 @@ def print_tap(
                 unread += max(0, len(fit) - (wanted.count - shown))
                 fit = fit[: wanted.count - shown]
             shown += len(fit)
-            _write(fit, wanted.as_json, out)
+            _write(fit, wanted.form, out, rows)
             if wanted.seconds and now - began >= wanted.seconds:
                 break
             tap.ask(int(credit), time.monotonic_ns())
@@ -238,10 +239,14 @@ def _chosen(
         yield request if fits and (not wanted.failures or request.outcome == FAILURE) else None
 
 
-def _write(found: Iterable[Request], as_json: bool, out: TextIO) -> None:
+def _write(found: Iterable[Request], form: str, out: TextIO, rows: Csv) -> None:
     for request in found:
-        text = json.dumps(request.to_json()) if as_json else printable(request.line(), out)
-        out.write(text + "\n")
+        if form == JSON:
+            write_json(out, request.to_json())
+        elif form == CSV:
+            rows.write([request.to_json()], [field.name for field in fields(Request)])
+        else:
+            out.write(printable(request.line(), out) + "\n")
     out.flush()
 
 

@@ -23,10 +23,11 @@ from weir.errors import ConfigError, WeirError
 from weir.views import lines
 from weir.views.filters import Match, parse
 from weir.views.grid import Grid
+from weir.views.layout import laid_out
 from weir.views.rates import SORTS, Rated, Rates, Row, ordered, totals
 from weir.views.service_names import ServiceNames
 from weir.views.source import Lossy, Source
-from weir.views.table import CONNECTIONS, EDGES, VIEWS, columns_of, laid_out
+from weir.views.table import CONNECTIONS, EDGES, VIEWS, columns_of
 
 #: Rows in the table; the rest is counted in the status line.
 SHOWN = 500
