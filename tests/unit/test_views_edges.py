@@ -106,7 +106,8 @@ def test_json_and_csv_say_the_same() -> None:
     first, second = answer["edges"]
     assert list(first) == [field.name for field in fields(Edge)]
     wanted = {"sent_bytes": 2000, "received_bytes": 20_000, "requests": 20, "failures": 5,
-              "success_rate": 0.75, "sent_bytes_per_second": 200.0, "requests_per_second": 2.0, "live": 2, "port": 80}  # fmt: skip
+              "success_rate": 0.75, "sent_bytes_per_second": 200.0, "requests_per_second": 2.0, "live": 2,
+              "port": 80}  # fmt: skip
     assert {name: first[name] for name in wanted} == wanted
     assert (second["connect_failures"], second["destination_workload"]) == (3, "external")
     rows = list(csv.DictReader(io.StringIO(two().printed("csv"), newline="")))

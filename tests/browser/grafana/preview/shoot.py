@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 HERE = Path(__file__).parent
 BOARDS = HERE.parents[3] / "dashboards"
@@ -22,6 +22,10 @@ _PAGE = """<!doctype html><meta charset="utf-8"><title>Weir</title><link rel="ic
 <link rel="stylesheet" href="preview.css"><div id="root"></div><script src="preview.js"></script>"""
 #: What the node graph looks for, and what makes an edge of it.
 _EDGE = {"id", "source", "target", "mainstat", "color"}
+
+
+def _say(error: Error) -> None:
+    print(error, file=sys.stderr)
 
 
 def main(folder: Path) -> None:
@@ -38,7 +42,7 @@ def main(folder: Path) -> None:
         for results in sorted(folder.glob("*.results.json")):
             name = results.name.removesuffix(".results.json")
             page = browser.new_context(viewport={"width": 1208, "height": 1000}).new_page()
-            page.on("pageerror", lambda error, name=name: print(f"{name}: {error}", file=sys.stderr))
+            page.on("pageerror", _say)
             page.goto((folder / "index.html").as_uri())
             board = json.loads((BOARDS / f"{name}.json").read_text())
             page.evaluate(
