@@ -14,6 +14,7 @@ from weir import log
 from weir.aggregate import Snapshot
 from weir.config import Settings
 from weir.errors import ConfigError, PrivilegeError
+from weir.export.app import App
 from weir.export.guard import Guard
 from weir.export.prometheus import Exposition, installed_version
 from weir.export.server import Server, parse_listen
@@ -43,8 +44,10 @@ def serve(settings: Settings, log_level: str = "info") -> None:
     guard = _guard(health, settings)
     # the address is taken before the kernel is touched: a port in use must cost nothing
     server = Server(
-        settings.listen, health, Exposition(health), pages.edges, pages.connections, pages.requests,
-        graph=pages.graph, page=html(index(), "Weir", asks=True), guard=guard,
+        settings.listen, health,
+        App(health, Exposition(health), pages.edges, pages.connections, pages.requests, pages.graph,
+            html(index(), "Weir", asks=True)),
+        guard,
     )  # fmt: skip
     server.listen()
 

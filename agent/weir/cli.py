@@ -284,6 +284,39 @@ def unload(instance: str) -> None:
 
 
 @cli.command(
+    "map",
+    epilog=examples(
+        "weir map --prometheus http://prometheus.monitoring:9090",
+        "weir map --prometheus https://prometheus.example --ca-file ca.pem --token-file token",
+    ),
+)
+@options.config
+@options.option("--prometheus", required=True, metavar="URL", help="A Prometheus that scrapes the agents.")
+@options.option("--listen", default="127.0.0.1:10437", show_default=True, metavar="HOST:PORT",
+                help="Serve here.")  # fmt: skip
+@options.option("--web-config", default="", metavar="FILE",
+                help="TLS, client certificates and users, as of `weir run`.")  # fmt: skip
+@options.option("--token-file", default="", metavar="FILE", help="Bearer token for Prometheus.")
+@options.option("--ca-file", default="", metavar="FILE", help="Who signed its certificate.")
+@options.option("--window", type=click.FloatRange(min=2, max=3600), default=120.0, show_default=True,
+                metavar="SECONDS", help="What rates look back: four scrape intervals or more.")  # fmt: skip
+@options.option("--step", type=click.FloatRange(min=1, max=3600), default=15.0, show_default=True,
+                metavar="SECONDS", help="How often it is asked, while somebody looks.")  # fmt: skip
+@options.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
+                show_default=True, help="Log lines from this level up.")  # fmt: skip
+def map_(**values: Any) -> None:
+    """The map page for a whole cluster, from Prometheus.
+
+    It needs no privileges, and asks only while a browser shows the page.
+    """
+    from weir.clustermap.client import Where
+    from weir.clustermap.start import start
+
+    where = Where(values["prometheus"], values["token_file"], values["ca_file"])
+    start(where, *(values[name] for name in ("listen", "web_config", "window", "step", "log_level")))
+
+
+@cli.command(
     "kube-cache",
     epilog=examples(
         "weir kube-cache                              # for agents of this host; see docs/scale.md",

@@ -16,7 +16,10 @@ from weir.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_KNOWN = (*(f.name for f in fields(Settings)), "log_level", "allow", "tls_cert_file", "tls_key_file")
+_KNOWN = (
+    *(f.name for f in fields(Settings)), "log_level", "allow", "tls_cert_file", "tls_key_file", "prometheus",
+    "window", "step",
+)  # fmt: skip
 
 
 def option(*names: str, **more: Any) -> Callable[[F], F]:

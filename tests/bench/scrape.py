@@ -22,6 +22,7 @@ from tests.bench import spaces
 from tests.bench.figures import Bench, Budget, Section
 from tests.unit import synthetic
 from weir.aggregate import Aggregator, Snapshot
+from weir.export.app import App
 from weir.export.prometheus import Exposition, PairCollector
 from weir.export.server import Server
 from weir.flows.types import Drain
@@ -62,7 +63,7 @@ def _aggregator(folder: Path) -> Aggregator:
 
 @contextmanager
 def _served(bench: Bench, health: Health[Snapshot]) -> Iterator[int]:
-    server = Server("127.0.0.1:0", health, Exposition(health, "bench", []), list, list)
+    server = Server("127.0.0.1:0", health, App(health, Exposition(health, "bench", []), list, list))
     with spaces.entered(bench.agent_netns):
         server.start()
     try:

@@ -75,6 +75,25 @@ def test_place_focus_and_choice_stay(opened: Open, talking: tuple[Dialogues, Age
     shows(page, "Requests", "18")
 
 
+def test_colours_by_latency(opened: Open, talking: tuple[Dialogues, Agent]) -> None:
+    """Each pair with requests has its figure; a colour says nothing alone."""
+    talks, agent = talking
+    page = opened(agent.url + "/")
+    shows(page, "Requests", "5")
+    ask(talks, 11, 503)
+    shows(page, "Requests", "11")
+    assert page.locator("#canvas .failed").count() == 1
+    page.locator("#colour").select_option("latency")
+    assert page.locator("#canvas .failed").count() == 0
+    (figure,) = page.locator("#canvas .late").all_text_contents()
+    assert figure.endswith("s")
+    assert page.locator("#canvas [class*=took]").count() == 1
+    label = page.locator("#canvas .link").first.get_attribute("aria-label")
+    assert f"99 of 100 requests within {figure}" in label
+    page.locator("#colour").select_option("failures")
+    assert page.locator("#canvas .failed").count() == 1
+
+
 def test_an_agent_that_goes_is_said(opened: Open, instance: str, netns: Netns) -> None:
     with Agent(instance, (netns,), env=ASKING).ready() as agent:
         page = opened(agent.url + "/", offline=True)

@@ -21,6 +21,7 @@ from tests.unit.synthetic import drain, identity, slot
 from weir.aggregate import Aggregator, Snapshot
 from weir.errors import ConfigError
 from weir.export import server as server_module
+from weir.export.app import App
 from weir.export.guard import Guard
 from weir.export.prometheus import Exposition
 from weir.export.server import Server
@@ -64,7 +65,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         health = health or Health(5.0)
         pages = lambda: [{"n": "x" * 100_000}] * 200  # noqa: E731
         guard = Guard(health, str(path) if text else "")
-        running.append(Server("127.0.0.1:0", health, Exposition(health, "1"), pages, list, guard=guard))
+        running.append(
+            Server("127.0.0.1:0", health, App(health, Exposition(health, "1"), pages, list), guard)
+        )
         running[-1].start()
         return running[-1]
 

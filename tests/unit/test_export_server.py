@@ -15,6 +15,7 @@ import pytest
 from tests.unit.synthetic import Clock, drain, identity, slot
 from weir.aggregate import Aggregator, Snapshot
 from weir.errors import ListenError
+from weir.export.app import App
 from weir.export.prometheus import Exposition
 from weir.export.server import Server
 from weir.health import Health
@@ -29,8 +30,9 @@ class Agent:
         self.aggregator = Aggregator(identity(tmp))
         self.rows: list[dict[str, Any]] = [{"n": n} for n in range(12_000)]
         self.server = Server(
-            "127.0.0.1:0", self.health, Exposition(self.health, "1"), lambda: self.rows, self.connections,
-            graph=lambda: {"links": []}, page=("<p>the page</p>", "default-src 'none'"),
+            "127.0.0.1:0", self.health,
+            App(self.health, Exposition(self.health, "1"), lambda: self.rows, self.connections,
+                graph=lambda: {"links": []}, page=("<p>the page</p>", "default-src 'none'")),
         )  # fmt: skip
         self.server.start()
 
@@ -161,7 +163,7 @@ def test_many_scrapes_at_once(agent: Agent) -> None:
 
 def listening_on(address: str) -> None:
     health: Health[Snapshot] = Health(5.0)
-    server = Server(address, health, Exposition(health, "1"), list, list)
+    server = Server(address, health, App(health, Exposition(health, "1"), list, list))
     server.start()
     server.stop()
 
@@ -207,7 +209,7 @@ def test_stop_frees_the_port_and_may_come_twice(tmp_path: Path) -> None:
 
 def test_ipv6() -> None:
     health: Health[Snapshot] = Health(5.0)
-    server = Server("[::1]:0", health, Exposition(health, "1"), list, list)
+    server = Server("[::1]:0", health, App(health, Exposition(health, "1"), list, list))
     try:
         server.start()
     except ListenError:

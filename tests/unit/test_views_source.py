@@ -16,6 +16,7 @@ from tests.unit.synthetic import drain, identity, slot
 from tests.unit.test_views_rows import connection, edge
 from weir.aggregate import Aggregator, Snapshot
 from weir.errors import WeirError
+from weir.export.app import App
 from weir.export.prometheus import Exposition
 from weir.export.server import Server
 from weir.health import Health
@@ -124,7 +125,7 @@ def test_against_the_real_server(tmp_path: Path) -> None:
         assert health.snapshot is not None
         return [row.to_json() for row in edge_rows(health.snapshot)]
 
-    server = Server("127.0.0.1:0", health, Exposition(health, "1"), rows, list)
+    server = Server("127.0.0.1:0", health, App(health, Exposition(health, "1"), rows, list))
     server.start()
     try:
         host, port = server.address

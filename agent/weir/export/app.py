@@ -60,7 +60,8 @@ class Reply:
         return Reply(self.status, self.kind, _gzip(self.body), **self.headers, **{"Content-Encoding": "gzip"})
 
 
-def _json(status: int, value: Mapping[str, Any], **headers: str) -> Reply:
+def json_reply(status: int, value: Mapping[str, Any], **headers: str) -> Reply:
+    """An object."""
     return Reply(status, _JSON, [json.dumps(value, separators=(",", ":")).encode()], **headers)
 
 
@@ -68,8 +69,55 @@ def _json(status: int, value: Mapping[str, Any], **headers: str) -> Reply:
 PAGES = ("/", "/metrics", "/api/v1/edges", "/api/v1/requests", "/api/v1/connections", "/api/v1/graph")
 
 
-class App:
-    """GET and HEAD of the agent's pages; nothing here changes anything."""
+Route = Callable[[Request], Reply]
+
+
+class Page:
+    """A page of HTML, with the Content-Security-Policy that is in it."""
+
+    def __init__(self, text: str, policy: str) -> None:
+        self._text, self._policy = text.encode(), policy
+
+    def reply(self, _: Request) -> Reply:
+        """The same to everybody."""
+        return Reply(
+            200, "text/html; charset=utf-8", [self._text], **{"Content-Security-Policy": self._policy}
+        )
+
+
+class Site:
+    """GET and HEAD of some pages, and of health; nothing here changes anything."""
+
+    def __init__(self, health: Health[Any], routes: Mapping[str, Route]) -> None:
+        """``routes`` are paths, of those in PAGES."""
+        self._health = health
+        self._routes = dict(routes)
+
+    def reply(self, request: Request, *, trusted: bool = True) -> Reply:
+        """The page; health says to those who are not ``trusted`` only whether it is well."""
+        reply = self._answer(request, trusted)
+        return reply.packed() if _takes_gzip(request.accept_encoding) else reply
+
+    def _answer(self, request: Request, trusted: bool) -> Reply:
+        states = {"/healthz": self._health.unhealthy, "/readyz": self._health.unready}
+        route, state = self._routes.get(request.path), states.get(request.path)
+        if route is None and state is None:
+            return json_reply(404, {"error": f"no such page: {request.path}"})
+        if request.method not in ("GET", "HEAD"):
+            return json_reply(405, {"error": f"{request.method} is not allowed here"}, Allow="GET, HEAD")
+        if state:
+            problem = state()
+            return self._state(problem if trusted or not problem else "not well")
+        assert route is not None
+        return route(request)
+
+    @staticmethod
+    def _state(problem: str) -> Reply:
+        return Reply(503 if problem else 200, _PLAIN, [f"{problem or 'ok'}\n".encode()])
+
+
+class App(Site):
+    """The agent's pages."""
 
     def __init__(
         self,
@@ -82,53 +130,25 @@ class App:
         page: tuple[str, str] = ("", ""),
     ) -> None:
         """``page`` is the one at ``/``, HTML and its Content-Security-Policy; ``graph`` what it asks for."""
-        self._health = health
-        self._page = page
         self._exposition = exposition
-        pages: tuple[Callable[[Request], Reply], ...] = (
-            self._index,
+        pages: tuple[Route, ...] = (
+            Page(*page).reply,
             self._metrics,
             lambda env: self._rows("edges", edges, env),
             lambda env: self._rows("requests", requests, env),
             lambda env: self._rows("connections", connections, env),
             lambda _: self._asked("graph", graph),
         )
-        self._routes = dict(zip(PAGES, pages, strict=True))
-
-    def reply(self, request: Request, *, trusted: bool = True) -> Reply:
-        """The page; health says to those who are not ``trusted`` only whether it is well."""
-        reply = self._answer(request, trusted)
-        return reply.packed() if _takes_gzip(request.accept_encoding) else reply
-
-    def _answer(self, request: Request, trusted: bool) -> Reply:
-        states = {"/healthz": self._health.unhealthy, "/readyz": self._health.unready}
-        route, state = self._routes.get(request.path), states.get(request.path)
-        if route is None and state is None:
-            return _json(404, {"error": f"no such page: {request.path}"})
-        if request.method not in ("GET", "HEAD"):
-            return _json(405, {"error": f"{request.method} is not allowed here"}, Allow="GET, HEAD")
-        if state:
-            problem = state()
-            return self._state(problem if trusted or not problem else "not well")
-        assert route is not None
-        return route(request)
+        super().__init__(health, dict(zip(PAGES, pages, strict=True)))
 
     def _metrics(self, request: Request) -> Reply:
         created = parse_qs(request.query).get("created", ["0"])[-1] == "1"
         return Reply(200, *self._exposition.render(request.accept, created=created))
 
-    def _index(self, _: Request) -> Reply:
-        text, policy = self._page
-        return Reply(200, "text/html; charset=utf-8", [text.encode()], **{"Content-Security-Policy": policy})
-
-    @staticmethod
-    def _state(problem: str) -> Reply:
-        return Reply(503 if problem else 200, _PLAIN, [f"{problem or 'ok'}\n".encode()])
-
     def _rows(self, name: str, rows: Callable[[], Rows], request: Request) -> Reply:
         asked = parse_qs(request.query, keep_blank_values=True).get("limit", [str(_LIMIT)])[-1]
         if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
-            return _json(400, {"error": f"limit={asked}: a whole number is needed"})
+            return json_reply(400, {"error": f"limit={asked}: a whole number is needed"})
         limit = int(asked)
 
         def listed() -> Mapping[str, Any]:
@@ -141,13 +161,13 @@ class App:
         """What a page of the API has, with what was lost and when the snapshot was taken."""
         snapshot = self._health.snapshot
         if snapshot is None:
-            return _json(503, {"error": self._health.unready()})
+            return json_reply(503, {"error": self._health.unready()})
         try:
-            return _json(200, {"losses": snapshot.losses(), "time": snapshot.wall, **made()})
+            return json_reply(200, {"losses": snapshot.losses(), "time": snapshot.wall, **made()})
         except Exception:  # noqa: BLE001 one page's failure must not end the server's thread
             _log.exception("/api/v1/%s failed", name)
             self._health.fail("api")
-            return _json(500, {"error": "internal error; the agent's log says more"})
+            return json_reply(500, {"error": "internal error; the agent's log says more"})
 
 
 def _takes_gzip(accept: str) -> bool:

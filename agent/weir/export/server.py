@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -26,11 +26,9 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_unix_socket
 
-from weir.aggregate import Snapshot
 from weir.errors import ListenError, WeirError
-from weir.export.app import App, Reply, Request, Rows
+from weir.export.app import Reply, Request, Site
 from weir.export.guard import Guard
-from weir.export.prometheus import Exposition
 from weir.health import Health
 
 _THREADS = 4  # pages that are made at once
@@ -62,7 +60,7 @@ class _Http(HTTPServer):
     """Tornado's server with a bound of connections."""
 
     guard: Guard
-    health: Health[Snapshot]
+    health: Health[Any]
 
     def handle_stream(self, stream: Any, address: Any) -> None:
         """Refuse what is over the bound: at once, without a word."""
@@ -78,30 +76,15 @@ class _Http(HTTPServer):
 
 
 class Server:
-    """Serves until stopped; ``edges``, ``connections``, ``requests``, ``graph`` give what the JSON API has.
+    """Serves a site until stopped, to those whom the guard lets."""
 
-    ``page`` is as in :class:`App`.
-    """
-
-    def __init__(
-        self,
-        listen: str,
-        health: Health[Snapshot],
-        exposition: Exposition,
-        edges: Callable[[], Rows],
-        connections: Callable[[], Rows],
-        requests: Callable[[], Rows] = list,
-        *,
-        graph: Callable[[], Mapping[str, Any]] = dict,
-        page: tuple[str, str] = ("", ""),
-        guard: Guard | None = None,
-    ) -> None:
+    def __init__(self, listen: str, health: Health[Any], site: Site, guard: Guard | None = None) -> None:
         """ListenError when ``listen`` is no address."""
         self._listen = listen
         parse_listen(listen)
         self._health = health
         self.guard = guard or Guard(health)
-        self._app = App(health, exposition, edges, connections, requests, graph, page)
+        self._site = site
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="weir-page")
         self._tasks: set[asyncio.Task[None]] = set()
         self._https: list[_Http] = []
@@ -225,7 +208,7 @@ class Server:
 
         def page() -> Reply:
             refused = guard.refusal(asked.path, authorization, certificate)
-            return refused or self._app.reply(asked, trusted=not guard.asks)
+            return refused or self._site.reply(asked, trusted=not guard.asks)
 
         return await self._loop.run_in_executor(self._pool, page)
 

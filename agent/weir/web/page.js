@@ -35,6 +35,7 @@ function success(link) {
 }
 const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(2)} %`);
 const troubled = (link) => link.failures > 0 || link.failed > 0;
+const SLOW = [0.01, 0.1, 1]; // seconds: bounds of the colours of latency
 const tried = (link) => link.opened + link.failed;
 
 // -- plots
@@ -259,14 +260,18 @@ function drawMap(picture, links, same) {
     const d = curve(spot(line.source), spot(line.destination), points(number.get(line.source), number.get(line.destination)));
     const asked = line.links.reduce((all, link) => all + link.requests, 0), failures = line.links.reduce((all, link) => all + link.failures, 0);
     const refused = line.links.reduce((all, link) => all + link.failed, 0), attempts = line.links.reduce((all, link) => all + tried(link), 0);
-    const bad = line.links.some(troubled);
-    const element = make("g", { class: bad ? "link failing" : "link", "data-key": `${names[line.source]} ${names[line.destination]}` }, make("path", { class: "hit", d }), make("path", { class: "seen", d, "stroke-width": width.toFixed(1) }));
+    const bad = line.links.some(troubled), slowest = Math.max(...line.links.map((link) => link.p99 ?? -1));
+    const late = $("colour").value === "latency", step = SLOW.filter((bound) => slowest >= bound).length;
+    const look = late ? (slowest < 0 ? "link" : `link took${step}`) : bad ? "link failing" : "link";
+    const element = make("g", { class: look, "data-key": `${names[line.source]} ${names[line.destination]}` }, make("path", { class: "hit", d }), make("path", { class: "seen", d, "stroke-width": width.toFixed(1) }));
     let said = `${cut(full(from), 80)} to ${cut(full(to), 80)}, ${bytes(moved)}`;
     if (bad) {
       const share = failures ? `${percent(failures / asked)} of requests failed` : `${percent(refused / attempts)} of connects failed`;
       said += `, ${share}`;
-      labels.push([element, `${percent(failures ? failures / asked : refused / attempts)} failed`]);
+      if (!late) labels.push([element, `${percent(failures ? failures / asked : refused / attempts)} failed`, "failed"]);
     }
+    if (slowest >= 0) said += `, 99 of 100 requests within ${duration(slowest)}`;
+    if (late && slowest >= 0) labels.push([element, duration(slowest), "late"]);
     drawn.push([line, element]);
     group.append(pickable(element, said, () => [elements.get(line.source), elements.get(line.destination)],
       () => showLinks(picture, `${full(from)} → ${full(to)}`, line.links)));
@@ -308,9 +313,9 @@ function drawMap(picture, links, same) {
     event.preventDefault();
   });
   $("canvas").replaceChildren(svg);
-  for (const [element, text] of labels) { // in the middle of what can be seen of the line
+  for (const [element, text, look] of labels) { // in the middle of what can be seen of the line
     const path = element.querySelector(".seen"), at = path.getPointAtLength(path.getTotalLength() / 2);
-    over.append(make("text", { class: "failed", x: at.x, y: at.y + 4, "text-anchor": "middle" }, text));
+    over.append(make("text", { class: look, x: at.x, y: at.y + 4, "text-anchor": "middle" }, text));
   }
   const box = group.getBBox(), room = $("canvas").clientWidth;
   if (!same || !view.moved) $("canvas").style.height = `${Math.min(640, Math.max(220, 40 + box.height * Math.min(1.2, (room - 30) / (box.width || 1))))}px`;
@@ -432,7 +437,7 @@ function show(picture, same) {
 
 function begin() {
   $("filters").addEventListener("submit", (event) => event.preventDefault());
-  for (const id of ["namespace", "network"]) $(id).addEventListener("change", () => draw(false));
+  for (const id of ["namespace", "network", "colour"]) $(id).addEventListener("change", () => draw(false));
   $("search").addEventListener("input", () => draw(false));
   $("fit").addEventListener("click", () => { view.moved = false; fit(); });
   $("in").addEventListener("click", () => zoom(1.25));
@@ -523,9 +528,25 @@ function showLive(same) {
   show({ ...picture, about: `${live.about}: ${said}.`, notices: live.notices }, same);
 }
 
+// What a cluster's map knows of the time before it was looked at: steps of [number of the link, counts].
+function remember(total, now) {
+  const keys = [...now.keys()], { seconds, steps } = total.history, asked = COUNTS.indexOf("requests");
+  for (const rows of steps) {
+    const links = new Map();
+    for (const [number, ...counts] of rows) {
+      const link = now.get(keys[number]), part = link.requests ? counts[asked] / link.requests : 0;
+      const shared = (rows) => rows.map(([name, times]) => [name, times * part]); // nobody knows when which of them came
+      const durations = Object.fromEntries(shared(Object.entries(link.durations)));
+      links.set(keys[number], { ...link, ...Object.fromEntries(COUNTS.map((name, at) => [name, counts[at]])), durations, results: shared(link.results) });
+    }
+    live.samples.push({ seconds, links });
+  }
+}
+
 function take(total) {
   if (live.before && total.time === live.before.time) return; // the same snapshot
   const now = keyed(total), first = !live.before;
+  if (first && total.history) remember(total, now);
   if (!first) {
     const links = new Map();
     for (const [key, link] of now) {
@@ -543,18 +564,19 @@ function take(total) {
 
 async function poll() {
   try {
-    const reply = await fetch("api/v1/graph", { cache: "no-store" });
-    if (!reply.ok) throw new Error(`HTTP ${reply.status}`);
+    const reply = await fetch(`api/v1/graph${live.before ? "" : "?history=1"}`, { cache: "no-store" });
+    if (!reply.ok) throw new Error((await reply.json().catch(() => ({}))).error || `HTTP ${reply.status}`);
     take(await reply.json());
     $("trouble").textContent = "";
   } catch (error) {
-    $("trouble").textContent = `The agent does not answer (${error.message}): what is shown is from before.`;
+    $("trouble").textContent = `${live.asked} does not answer (${error.message}): what is shown is from before.`;
   }
   setTimeout(poll, EVERY);
 }
 
 function beginLive(data) {
   live.about = data.about;
+  live.asked = data.asked || "The agent";
   $("about").textContent = data.about;
   $("live").hidden = false;
   $("pages").hidden = false;
