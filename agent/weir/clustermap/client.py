@@ -75,7 +75,7 @@ class Client:
         answer = self._asked(what, form)
         try:
             return [_point(row) for row in answer["data"]["result"]]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise WeirError(f"{self.url}: an answer that is none of Prometheus' ({error})") from None
 
     def _asked(self, what: str, form: dict[str, str]) -> Any:
