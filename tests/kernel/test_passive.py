@@ -107,15 +107,22 @@ def test_the_work_does_not_grow_with_the_bytes(
     connections, calls, short = 7, 1009, 211
     stats = bpf.enable_stats()
     with tcp_pair(alone, alone) as pair:
-        for _ in range(connections):
-            pair.run("send", calls * 1000, chunk=1000)
-        watch.until(lambda: watch.tcp(alone, DESTINATION, pair.port).closed == connections)
-        long = _runs(watch)
+        for turn in range(1, 6):  # other connections of this host count too: one quiet turn tells
+            before = _runs(watch)
+            for _ in range(connections):
+                pair.run("send", calls * 1000, chunk=1000)
+            watch.until(
+                lambda: watch.tcp(alone, DESTINATION, pair.port).closed == turn * connections  # noqa: B023
+            )
+            long = _runs(watch)
+            runs_of = {name: runs - before[name][0] for name, (runs, _) in long.items()}
+            if max(runs_of.values()) < calls:
+                break
         pair.churn(short)
         after = _runs(watch)
     os.close(stats)
-    assert long["tcp_state"][0] >= 6 * connections
-    assert all(runs < calls for runs, _ in long.values()), long  # of other connections on this host, too
+    assert runs_of["tcp_state"] >= 6 * connections
+    assert max(runs_of.values()) < calls, runs_of
     spent = sum(after[name][1] - ns for name, (_, ns) in long.items()) / short / 1000
     each = ", ".join(f"{name} {(after[name][0] - runs) / short:.3g}" for name, (runs, _) in long.items())
     request.node.user_properties.append(
