@@ -134,6 +134,7 @@ class Agent:
             env=environment(**(env or {})),
         )  # fmt: skip
         self.url = ""
+        self.instance = instance
         self._lines: list[str] = []
 
     @property

@@ -131,6 +131,21 @@ def test_edges(agent: Agent, tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["80x24", "200x50"])
+def test_tap(agent: Agent, tmp_path: Path, size: tuple[int, int]) -> None:
+    """A line each, however narrow; it ends by Ctrl-C and says what it showed."""
+    with shown(agent, tmp_path, size, "tap", "--instance", agent.instance, "--failures") as terminal:
+        screen = terminal.shows(
+            r"TIME .*METHOD +STATUS +TOOK .*TO +PATH", r"GET +503 +\d.* → nginx:8080 +/down"
+        )
+        fits(screen, size[0])
+        assert ("FROM" in "\n".join(screen)) == (size[0] == 200)
+        rows = [line for line in screen if line and not line.startswith("TIME")]
+        assert all(re.match(r"\d\d:\d\d:\d\d\.\d{3} ", line) for line in rows)
+        terminal.type("C-c")
+        terminal.shows(r"tap: [\d,]+ shown, [\d,]+ did not match")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "200x50"])
 def test_once_of_top(agent: Agent, tmp_path: Path, size: tuple[int, int]) -> None:
     with shown(agent, tmp_path, size, "top", "--once") as terminal:
         screen = terminal.shows(r"NAME .*REMOTE .*TX/s▾", r"curl .*→ 127.0.0.1", "ended")

@@ -7,8 +7,9 @@ a URI, no header.
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from typing import Any, Protocol, TextIO
@@ -21,7 +22,7 @@ from weir.views import columns, units
 from weir.views.cells import safe
 from weir.views.filters import parse
 from weir.views.forms import CSV, JSON, TABLE, Csv, write_json
-from weir.views.layout import printable
+from weir.views.layout import Column, bold, laid_out, printable, write
 from weir.views.rows import EdgeRow
 
 _PAUSE = 0.1
@@ -85,13 +86,35 @@ class Request:
         """Plain JSON types, keys in the order above."""
         return asdict(self)
 
+    def when(self) -> str:
+        """Time of day, UTC."""
+        return datetime.fromtimestamp(self.time, timezone.utc).strftime("%H:%M:%S.%f")[:-3]
+
+    def took(self) -> str:
+        """How long, in the unit that fits."""
+        return units.duration_us(None if self.seconds is None else self.seconds * 1e6)
+
     def line(self) -> str:
-        """One line for a terminal."""
-        when = datetime.fromtimestamp(self.time, timezone.utc).strftime("%H:%M:%S.%f")[:-3]
-        took = units.duration_us(None if self.seconds is None else self.seconds * 1e6)
-        what = f"{self.method or units.NONE:8} {self.status or units.NONE:>9} {took:>9}"
+        """One line, whole: for pipes and files."""
+        what = f"{self.method or units.NONE:8} {self.status or units.NONE:>9} {self.took():>9}"
         ends = f"{self.source} → {self.destination}:{self.destination_port}"
-        return safe(f"{when}  {self.direction:3}  {self.protocol:10} {what}  {ends}  {self.path}").rstrip()
+        return safe(
+            f"{self.when()}  {self.direction:3}  {self.protocol:10} {what}  {ends}  {self.path}"
+        ).rstrip()
+
+
+#: On a terminal; at 80 columns those that matter most are left.
+COLUMNS: tuple[Column[Request], ...] = (
+    Column("TIME", 12, 5, lambda r: r.when()),
+    Column("DIR", 3, 6, lambda r: r.direction),
+    Column("PROTO", 10, 8, lambda r: r.protocol),
+    Column("METHOD", 7, 3, lambda r: r.method or units.NONE, most=9),
+    Column("STATUS", 7, 1, lambda r: r.status or units.NONE, most=16),
+    Column("TOOK", 7, 2, lambda r: r.took(), right=True),
+    Column("FROM", 12, 7, lambda r: r.source, most=36),
+    Column("TO", 14, 4, lambda r: f"→ {r.destination}:{r.destination_port}", most=42),
+    Column("PATH", 18, 0, lambda r: r.path, most=80),
+)
 
 
 def path_of(line: bytes) -> str:
@@ -200,6 +223,9 @@ def print_tap(
     """Write requests as they end, until there were enough. ConfigError for a filter that cannot be."""
     match = parse(wanted.filter_text)
     rows = Csv(out)
+    if wanted.form == TABLE and out.isatty():
+        write([bold(laid_out(COLUMNS, shutil.get_terminal_size().columns).heading())], out)
+        out.flush()
     began = said = before = clock()
     shown = others = unread = 0
     credit = float(max(1, wanted.rate // 10))
@@ -239,7 +265,12 @@ def _chosen(
         yield request if fits and (not wanted.failures or request.outcome == FAILURE) else None
 
 
-def _write(found: Iterable[Request], form: str, out: TextIO, rows: Csv) -> None:
+def _write(found: Sequence[Request], form: str, out: TextIO, rows: Csv) -> None:
+    if form == TABLE and out.isatty():
+        layout = laid_out(COLUMNS, shutil.get_terminal_size().columns)
+        write(map(layout.line, found), out)
+        out.flush()
+        return
     for request in found:
         if form == JSON:
             write_json(out, request.to_json())
