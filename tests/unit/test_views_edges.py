@@ -96,6 +96,7 @@ def test_a_pair_of_two_reporters_is_one_line() -> None:
     assert cells[:5] == ["shop/web", "→", "shop/api", "80", "tcp"]
     assert " ".join(cells[7:13]) == "200 B 2.00 kB 2.0 75.00%"
     assert "external" in lines[2]
+    assert "3 fail" in lines[2]
 
 
 def test_json_and_csv_say_the_same() -> None:

@@ -151,7 +151,7 @@ def columns(seconds: float) -> tuple[Column[Edge], ...]:
         Column(
             "RPS" if seconds else "REQUESTS", 8, 7, lambda e: _asked(e, seconds), right=True, sort="requests"
         ),
-        Column("SUCCESS", 8, 5, _success, right=True, sort="failures"),
+        Column("SUCCESS", 8, 5, _how, right=True, sort="failures"),
         Column("P99", 7, 6, lambda e: _took(e.p99_seconds), right=True, sort="latency"),
         Column("RTT", 7, 8, lambda e: _took(e.rtt_seconds), right=True),
         Column("FAIL", 5, 11, lambda e: units.count(e.connect_failures), right=True),
@@ -167,6 +167,13 @@ def _asked(edge: Edge, seconds: float) -> str:
 
 def _success(edge: Edge) -> str:
     return units.NONE if edge.success_rate is None else f"{edge.success_rate:.2%}"
+
+
+def _how(edge: Edge) -> str:
+    """Of requests; where there are none, whether connections came about."""
+    if edge.success_rate is None and edge.connect_failures:
+        return f"{units.count(edge.connect_failures)} fail"
+    return _success(edge)
 
 
 def _took(seconds: float | None) -> str:
