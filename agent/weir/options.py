@@ -159,13 +159,18 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+#: Where a view's rows come from.
+source = stack(
+    option("--agent", default="http://127.0.0.1:10435", show_default=True, metavar="URL",
+           help="A running agent to read from; if there is none there, load alone."),
+    click.option("--alone", is_flag=True, help="Load for this session only, whether an agent runs or not."),
+)  # fmt: skip
+
+
 def reading(what: str) -> Callable[[F], F]:
-    """Where a view's rows come from, which of them are shown, and in which form."""
+    """Where a view's rows come from, and which of them are shown."""
     return stack(
-        option("--agent", default="http://127.0.0.1:10435", show_default=True, metavar="URL",
-               help="A running agent to read from; if there is none there, load alone."),
-        click.option("--alone", is_flag=True,
-                     help="Load for this session only, whether an agent runs or not."),
+        source,
         click.option("--filter", "filter_text", default="", metavar="TEXT",
                      help="Words, key:value and !word; all must match."),
         click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help=what),

@@ -69,8 +69,8 @@ def test_every_setting_is_an_option_with_the_same_default() -> None:
 
 
 def test_every_command_takes_the_scope() -> None:
-    for command in (cli.run, cli.top, cli.load):
-        assert {"netns", "cgroup", "port", "tcp"} <= {o.name for o in command.params}
+    for name in ("run", "load", "top", "stat", "edges", "report", "tap"):
+        assert {"netns", "cgroup", "port", "tcp"} <= {o.name for o in cli.cli.commands[name].params}
 
 
 def test_settings_to_kernel_options(tmp_path: Path) -> None:
