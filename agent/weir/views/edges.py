@@ -6,14 +6,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, TextIO
 
 from weir.errors import ConfigError
 from weir.views import units
 from weir.views.filters import Match, parse
-from weir.views.forms import CSV, DOT, JSON, Csv, write_json
+from weir.views.forms import DOT, Readings
 from weir.views.graph import Recorder
-from weir.views.layout import Column, lines, write
+from weir.views.layout import Column, lines
 from weir.views.report import Sampled
 from weir.views.requests import RequestRow
 from weir.views.rows import EdgeRow
@@ -236,28 +237,21 @@ def print_edges(
     if sort not in SORTS:
         raise ConfigError(f"sort {sort!r}: choose from {', '.join(SORTS)}")
     match = parse(filter_text)
-    rows = Csv(out)
+    readings = Readings(form, out)
+    names = [field.name for field in fields(Edge)]
     before: _Sample | None = (*_matched(source, match), clock()) if interval else None
     while True:
         picture, seconds, before = _later(source, match, before, interval, clock, sleep)
         found = ordered(edges_of(picture, seconds), sort)
         shown, total = found[:limit], len(found) + picture["links_not_shown"]
-        if form == JSON:
-            answer = {"time": wall(), "seconds": seconds, "edges": [asdict(e) for e in shown], "total": total,
-                      "truncated": total > len(shown)}  # fmt: skip
-            write_json(out, answer)
-        elif form == CSV:
-            at = wall()
-            names = ["time", *(field.name for field in fields(Edge))]
-            rows.write(({"time": at, **asdict(e)} for e in shown), names)
-        elif form == DOT:
+        if form == DOT:
             out.write(dot(shown, seconds))
         else:
-            more = [f"… and {total - len(shown):,} more"] if total > len(shown) else []
-            write([*lines(columns(seconds), shown, out, sort), *more], out)
+            about = {"time": wall(), "seconds": seconds}
+            table = partial(lines, columns(seconds), shown, out, sort)
+            readings.tell(about, "edges", [asdict(e) for e in shown], total, names, table)
         if not watch:
             return
-        out.flush()
 
 
 _Sample = tuple[list[EdgeRow], list[RequestRow], float]

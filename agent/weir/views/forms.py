@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from weir.errors import ConfigError
+from weir.views.layout import write
 
 TABLE, JSON, CSV, DOT = "table", "json", "csv", "dot"
 #: With these a spreadsheet takes a text for a formula (OWASP, CSV injection): names come from processes.
@@ -43,6 +44,36 @@ class Csv:
         for row in rows:
             flat = dict(flattened(row))
             self._out.writerow([_cell(flat.get(name)) for name in self._names])
+
+
+class Readings:
+    """One reading after the other, each in the form that was asked for."""
+
+    def __init__(self, form: str, out: TextIO, indent: int | None = None) -> None:
+        self._form, self._out, self._indent = form, out, indent
+        self._csv = Csv(out)
+
+    def tell(
+        self,
+        about: Mapping[str, Any],
+        name: str,
+        rows: Sequence[Mapping[str, Any]],
+        total: int,
+        names: Iterable[str],
+        text: Callable[[], Iterable[str]],
+    ) -> None:
+        """JSON: ``about``, the rows under ``name``, ``total`` (of which they are the first), ``truncated``.
+
+        CSV: the rows with ``about``'s time before them, columns ``names``. Else ``text``, and how many more.
+        """
+        more = total - len(rows)
+        if self._form == JSON:
+            write_json(self._out, {**about, name: rows, "total": total, "truncated": more > 0}, self._indent)
+        elif self._form == CSV:
+            self._csv.write(({"time": about["time"], **row} for row in rows), ["time", *names])
+        else:
+            write([*text(), *([f"… and {more:,} more"] if more > 0 else [])], self._out)
+        self._out.flush()
 
 
 def flattened(row: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:

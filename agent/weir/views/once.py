@@ -6,13 +6,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any, TextIO
 
 from weir.errors import ConfigError
 from weir.kernel.layout import FAILURES
 from weir.views.filters import parse
-from weir.views.forms import CSV, JSON, Csv, write_json
-from weir.views.layout import lines, write
+from weir.views.forms import Readings
+from weir.views.layout import lines
 from weir.views.rates import SORTS, Rated, Rates, Row, ordered
 from weir.views.rows import ConnectionRow, EdgeRow
 from weir.views.service_names import ServiceNames
@@ -53,7 +54,7 @@ def print_once(
         raise ConfigError(f"sort {sort!r}: choose from {', '.join(SORTS)}")
     match = parse(filter_text)
     columns = columns_of(what, services or ServiceNames())
-    table = Csv(out)
+    readings = Readings(form, out, None if watch else 1)
     rates = Rates()
     if interval > 0:
         rates.update(_read(source, what), clock())
@@ -61,18 +62,11 @@ def print_once(
         rated = _later(rates, lambda: _read(source, what), interval, clock, sleep)
         found = ordered([r for r in rated if match(r.row)], sort)
         shown = found[:limit]
-        if form == JSON:
-            rows = [_json(r) for r in shown]
-            answer = {"time": wall(), what: rows, "total": len(found), "truncated": len(found) > len(shown)}
-            write_json(out, answer, None if watch else 1)
-        elif form == CSV:
-            now = wall()
-            table.write(({"time": now, **_json(r)} for r in shown), _names(what))
-        else:
-            write([*lines(columns, shown, out, sort), *_more(len(found) - len(shown))], out)
+        rows = [_json(r) for r in shown]
+        text = partial(lines, columns, shown, out, sort)
+        readings.tell({"time": wall()}, what, rows, len(found), _names(what), text)
         if not watch:
             return
-        out.flush()
 
 
 def _json(rated: Rated) -> dict[str, Any]:
@@ -84,11 +78,7 @@ def _names(what: str) -> list[str]:
     own: list[str] = []
     for field in fields(EdgeRow if what == EDGES else ConnectionRow):
         own += [f"failed_{reason}" for reason in FAILURES] if field.name == "failed" else [field.name]
-    return ["time", *own, "sent_bytes_per_second", "received_bytes_per_second"]
-
-
-def _more(number: int) -> list[str]:
-    return [f"… and {number:,} more"] if number > 0 else []
+    return [*own, "sent_bytes_per_second", "received_bytes_per_second"]
 
 
 def _read(source: Source, what: str) -> list[Row]:

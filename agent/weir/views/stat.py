@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TextIO
 
 from weir.errors import ConfigError
 from weir.views import units
 from weir.views.filters import parse
-from weir.views.forms import CSV, JSON, Csv, write_json
-from weir.views.layout import Column, lines, write
+from weir.views.forms import Readings
+from weir.views.layout import Column, lines
 from weir.views.requests import RequestRow, percentile
 from weir.views.rows import EdgeRow
 
@@ -167,27 +168,18 @@ def print_stat(
     match = parse(filter_text)
     nothing: tuple[list[EdgeRow], list[RequestRow]] = ([], [])
     before, began = (source.sample(), clock()) if interval else (nothing, clock())
-    rows_of = Csv(out)
+    readings = Readings(form, out)
     while True:
         now = _later(source, before, interval, clock, sleep) if interval else source.sample()
         seconds = clock() - began if interval else 0.0
         found = sorted(golden(before, now, by, match).items(), key=_SORTED[sort])
-        shown, more = found[:limit], len(found) - limit
-        if form == JSON:
-            rows = [one.to_json(key, seconds) for key, one in shown]
-            answer = {"time": wall(), "seconds": seconds, "by": by, "rows": rows, "total": len(found),
-                      "truncated": more > 0}  # fmt: skip
-            write_json(out, answer)
-        elif form == CSV:
-            at = wall()
-            names = ["time", *Golden().to_json(Key("", "", ""), 0)]
-            rows_of.write(({"time": at, **one.to_json(key, seconds)} for key, one in shown), names)
-        else:
-            table = lines(_columns(seconds), shown, out, sort)
-            write([*table, *([f"… and {more:,} more"] if more > 0 else [])], out)
+        shown = found[:limit]
+        about = {"time": wall(), "seconds": seconds, "by": by}
+        rows = [one.to_json(key, seconds) for key, one in shown]
+        table = partial(lines, _columns(seconds), shown, out, sort)
+        readings.tell(about, "rows", rows, len(found), Golden().to_json(Key("", "", ""), 0), table)
         if not watch:
             return
-        out.flush()
         before, began = now, clock()
 
 
