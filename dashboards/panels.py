@@ -30,6 +30,8 @@ from grafana_foundation_sdk.models import prometheus as p
 from dashboards.promql import with_default
 
 BLUE, ORANGE, VERMILLION, GREEN = "#0072B2", "#E69F00", "#D55E00", "#009E73"
+#: Of several queries in one panel, in turn.
+_IN_TURN = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", VERMILLION)
 DATASOURCE = d.DataSourceRef(type_val="prometheus", uid="${datasource}")
 #: What a panel says that has nothing to show, where only recording rules make its series.
 NO_RULES = "no data (are the recording rules loaded?)"
@@ -96,7 +98,7 @@ def _dressed(
         panel.unit(unit)
     panel.thresholds(_thresholds(steps))
     for number, query in enumerate(queries):
-        panel.with_target(query.built(chr(ord("A") + number), form))
+        panel.with_target(query.built(_letter(number), form))
         if query.empty:
             EMPTY.append(Empty(query.text, query.empty))
     return panel
@@ -161,13 +163,21 @@ def lines(
         panel.stacking(common.StackingConfig().mode(c.StackingMode.NORMAL)).fill_opacity(30)
     for name, color in colors:
         panel.override_by_name(name, [_fixed(color)])
+    for number, query in enumerate(queries if len(queries) > 1 and not colors else ()):
+        mode = "shades" if "{{" in query.legend else "fixed"  # of one that has several curves
+        panel.override_by_query(_letter(number), [_fixed(_IN_TURN[number % len(_IN_TURN)], mode)])
     if no_value:
         panel.no_value(no_value)
     return panel
 
 
-def _fixed(color: str) -> d.DynamicConfigValue:
-    return d.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
+def _fixed(color: str, mode: str = "fixed") -> d.DynamicConfigValue:
+    return d.DynamicConfigValue(id_val="color", value={"mode": mode, "fixedColor": color})
+
+
+def _letter(number: int) -> str:
+    """Of a query, as Grafana counts them."""
+    return chr(ord("A") + number)
 
 
 def heat(title: str, description: str, query: Query, *, unit: str = "s", width: int = 12) -> heatmap.Panel:
@@ -223,9 +233,7 @@ def rows(
         table.Panel(), title, description, queries, width=width, height=height, form=p.PromQueryFormat.TABLE
     )
     alone = len(columns) == 1
-    values = {
-        ("Value" if alone else f"Value #{chr(ord('A') + n)}"): col.title for n, col in enumerate(columns)
-    }
+    values = {("Value" if alone else f"Value #{_letter(n)}"): col.title for n, col in enumerate(columns)}
     named = dict(keys) | values
     options = {
         "excludeByName": dict.fromkeys(("Time", "__name__", *hidden), True),
