@@ -33,7 +33,7 @@ def exposed() -> Iterator[str]:
     """A page as of an agent on a host with SR-IOV, which there is not here."""
 
     class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
