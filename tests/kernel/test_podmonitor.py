@@ -68,7 +68,8 @@ def test_labels_stay_whose_they_are(exposed: str, kind: str, tmp_path: Path) -> 
     with prometheus(tmp_path, exposed, config=config) as server:
         until(lambda: bool(server._get("query", query="weir_agent_edges")["result"]))
         found = server._get("query", query="weir_sriov_vf_info")["result"]
-    owners = {row["metric"]["vf"]: (row["metric"].get("namespace"), row["metric"].get("pod")) for row in found}
+    metrics = [row["metric"] for row in found]
+    owners = {labels["vf"]: (labels.get("namespace"), labels.get("pod")) for labels in metrics}
     assert owners == {"0": ("shop", "dpdk-0"), "1": (None, None)}
-    assert {row["metric"]["node"] for row in found} == {"node-a"}
-    assert not [name for row in found for name in row["metric"] if name.startswith("exported_")]
+    assert {labels["node"] for labels in metrics} == {"node-a"}
+    assert not [name for labels in metrics for name in labels if name.startswith("exported_")]
