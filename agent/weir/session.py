@@ -189,6 +189,6 @@ def show_tap(settings: Settings, *, agent: str, alone: bool, wanted: Wanted) -> 
     parse(wanted.filter_text)  # before anything is loaded
     with chosen(settings, agent, alone) as source, _told(settings, source) as kernel:
         tap = Tap(kernel)
-        names = Names(kernel.maps.slots.view, source.edges)
+        names = Names(kernel.maps.slots.mapped(kernel.maps.slots.count), source.edges)
         with suppress(KeyboardInterrupt):
             print_tap(tap, names, wanted, sys.stdout, sys.stderr)

@@ -9,13 +9,14 @@ import threading
 import time
 from http.client import HTTPException
 
+import psutil
 import pytest
 
-from tests.kernel.agents import Agent, Rising, both, own_instance, weir
+from tests.kernel.agents import ASKING, Agent, Rising, both, own_instance, weir
 from tests.kernel.peers.netns import Netns, Wire
 from tests.kernel.peers.process import FAMILIES, Peer
 from tests.kernel.peers.tcp import Link, tcp_pair
-from tests.kernel.peers.udp import udp_pair
+from tests.kernel.peers.udp import open_socket, udp_pair
 
 SENT, RECEIVED = "weir_tcp_sent_bytes_total", "weir_tcp_received_bytes_total"
 CLOSED = "weir_tcp_connections_closed_total"
@@ -199,3 +200,21 @@ def test_two_instances_count_side_by_side(instance: str, wire: Wire) -> None:
         with Agent(instance, (wire.client,)).ready() as again:
             assert both(again.fresh(), SENT, pair.port) == (1009, 0)
             assert "using the pinned kernel side" in again.log[0]
+
+
+def test_more_edges_than_are_mapped_at_first(instance: str, netns: Netns) -> None:
+    """Of a process that calls many ports; and until there are some, little memory is taken."""
+    ports = range(20_000, 21_511)
+    with Agent(instance, (netns,), env=ASKING).ready() as agent:
+        before = psutil.Process(agent.pid).memory_info().rss
+        with Peer(netns) as peer:
+            number, _ = open_socket(peer, "v4")
+            to = [("127.0.0.1", port) for port in ports]
+            peer.ask("udp_send", id=number, way="send", peers=to, size=7, count=len(to))
+        name = "weir_udp_sent_datagrams_total"
+        page = agent.page_when(lambda p: p.sum(name, reporter="source") == len(to))
+        assert page.sum(name, reporter="source") == len(to)
+        assert page.sum("weir_udp_sent_bytes_total", reporter="source") == 7 * len(to)
+        assert len(page.label(name, "destination_port", reporter="source")) == len(to)
+        assert page.sum("weir_agent_map_entries", map="slots") >= len(to)
+    assert before < 80 << 20  # of which all slots and rows would be 44 MB

@@ -70,9 +70,10 @@ class Watch:
 
     def mark(self) -> None:
         """Count from here on: ports are given out again, so a module's tests may meet on one edge."""
-        self._before = self.kernel.maps.slots.view.copy()
-        if self.kernel.maps.requests:
-            self._before_requests = self.kernel.maps.requests.view.copy()
+        slots, requests = self.kernel.maps.slots, self.kernel.maps.requests
+        self._before = slots.mapped(slots.count).copy()
+        if requests:
+            self._before_requests = requests.mapped(requests.count).copy()
 
     def drain(self) -> Drain:
         return self._drainer.drain()

@@ -18,6 +18,7 @@ SECOND = 10**9
 class Slots:
     def __init__(self, count: int) -> None:
         self.view: Array = np.zeros(count, SLOT)
+        self.count = count
 
     def retire(self, index: int) -> None:
         self.view["state"][index] = RETIRING

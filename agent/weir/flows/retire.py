@@ -98,4 +98,4 @@ class Retirer:
             self._marked[index] = int(rows["active_ns"][row])
 
     def _pressed(self, drain: Drain) -> bool:
-        return len(drain.indexes) > _PRESSED * len(self._side.maps.slots.view)
+        return len(drain.indexes) > _PRESSED * self._side.maps.slots.count

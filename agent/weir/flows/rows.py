@@ -67,6 +67,6 @@ class RowRetirer:
     def _idle(self, drain: Drain) -> NDArray[np.bool_]:
         """Rows that were silent for a while, if rows run short."""
         active = drain.requests["active_ns"].astype(np.int64)
-        if len(active) <= _PRESSED * len(self._side.maps.requests.view):  # type: ignore[union-attr]
+        if len(active) <= _PRESSED * self._side.maps.requests.count:  # type: ignore[union-attr]
             return np.zeros(len(active), np.bool_)
         return active < drain.monotonic_ns - _PRESSED_NS

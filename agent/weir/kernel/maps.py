@@ -20,20 +20,33 @@ from weir.kernel.layout import EVENTS, REQUESTS, RETIRING, SLOT, USED, Array
 _AHEAD = 256
 
 
-class Mapped:
-    """An mmap-able array of ``count`` rows, shared with the kernel; ``view`` is live (see :class:`Slots`).
+#: Rows that are mapped at first.
+_FIRST = 1024
 
-    Rows that were never used are not touched, so that they take no memory of this process.
+
+class Mapped:
+    """An mmap-able array of ``count`` rows, shared with the kernel.
+
+    ``view`` is live (see :class:`Slots`), and of those rows that were ever used, and some: the kernel maps
+    all pages that are asked for at once (``array_map_mmap``), and each counts as memory of this process.
     """
 
     def __init__(self, fd: int, count: int, dtype: np.dtype[np.void]) -> None:
-        self._map = mmap.mmap(fd, _pages(count * dtype.itemsize), mmap.MAP_SHARED)
-        self.view: Array = np.frombuffer(self._map, dtype=dtype, count=count)
+        """The descriptor stays the caller's, who keeps it open as long as this is used."""
+        self._fd, self.count, self._dtype = fd, count, dtype
+        self.view: Array = self.mapped(min(count, _FIRST))
         self._reach = 1  # number of the last row that was ever used, and one
+
+    def mapped(self, rows: int) -> Array:
+        """The first rows, live, whether they were ever used or not."""
+        memory = mmap.mmap(self._fd, _pages(rows * self._dtype.itemsize), mmap.MAP_SHARED)
+        return np.frombuffer(memory, dtype=self._dtype, count=rows)
 
     def states(self) -> Array:
         """States of the rows that were ever used, from number 0 on."""
-        while self._reach < len(self.view):
+        while self._reach < self.count:
+            if self._reach + _AHEAD > len(self.view) < self.count:
+                self.view = self.mapped(min(self.count, 2 * len(self.view)))
             ahead = self.view[self._reach : self._reach + _AHEAD]
             used = np.flatnonzero(ahead["state"] | ahead["generation"])
             if not len(used):
