@@ -164,15 +164,15 @@ def lines(
     for name, color in colors:
         panel.override_by_name(name, [_fixed(color)])
     for number, query in enumerate(queries if len(queries) > 1 and not colors else ()):
-        mode = "shades" if "{{" in query.legend else "fixed"  # of one that has several curves
-        panel.override_by_query(_letter(number), [_fixed(_IN_TURN[number % len(_IN_TURN)], mode)])
+        if "{{" not in query.legend:  # of one curve
+            panel.override_by_query(_letter(number), [_fixed(_IN_TURN[number % len(_IN_TURN)])])
     if no_value:
         panel.no_value(no_value)
     return panel
 
 
-def _fixed(color: str, mode: str = "fixed") -> d.DynamicConfigValue:
-    return d.DynamicConfigValue(id_val="color", value={"mode": mode, "fixedColor": color})
+def _fixed(color: str) -> d.DynamicConfigValue:
+    return d.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
 
 
 def _letter(number: int) -> str:
