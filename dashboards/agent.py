@@ -19,8 +19,8 @@ _NO_STATS = "needs the agents' option --bpf-stats"
 
 
 def _health() -> list[object]:
-    unnamed = total(rate("weir_agent_unattributed_bytes_total", _ON))
-    every = " + ".join(total(f"pair:weir_{way}_bytes:rate5m") for way in ("sent", "received"))
+    unnamed = total(rate("weir_agent_unattributed_bytes_total", _ON), "end")
+    every = total(f"agent:weir_bytes:rate5m{{{_ON}}}")
     lost = rate("weir_agent_kernel_events_total", _ON, f'event=~"{_LOST}"')
     return [
         panels.number("Agents", "That answer.", Query(f"count({series('weir_agent_build_info', _ON)})")),
@@ -41,8 +41,8 @@ def _health() -> list[object]:
         ),
         panels.number(
             "Without a name",
-            "Share of bytes with an end that nobody could name.",
-            Query(f"{unnamed} / ({every})"),
+            "Share of the bytes that agents counted, of the end (local or remote) that lacks more names.",
+            Query(f"max({unnamed}) / {every}"),
             unit="percentunit",
             decimals=2,
             no_value=NO_RULES,

@@ -63,9 +63,9 @@ def _failures() -> str:
 
 
 def _unnamed() -> str:
-    unnamed = total(rate("weir_agent_unattributed_bytes_total", window="15m"))
-    every = total("pair:weir_sent_bytes:rate5m") + " + " + total("pair:weir_received_bytes:rate5m")
-    return f"{unnamed} > 0.05 * ({every})"
+    """Of the end that lacks more names; both the bytes and those without a name are each agent's own."""
+    unnamed = total(rate("weir_agent_unattributed_bytes_total", window="5m"), "instance", "end")
+    return f"max by (instance) ({unnamed}) > 0.05 * {total('agent:weir_bytes:rate5m', 'instance')}"
 
 
 #: A connection that began before Weir or that it cannot read is no loss to wake somebody for.
@@ -197,9 +197,8 @@ ALERTS: list[Alert] = [
         _unnamed(),
         "30m",
         "warning",
-        "More than 5 % of all bytes have an end without a name",
-        "Weir itself dashboard: on which nodes. Is the Kubernetes API reached? Are there networks for "
-        "`--cidr`?",
+        "More than 5 % of the bytes that Weir on {{ $labels.instance }} counts have an end without a name",
+        "Weir itself dashboard: which end. Is the Kubernetes API reached? Are there networks for `--cidr`?",
     ),
     Alert(
         "WeirKubernetesStale",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recording rules: what the dashboards of a whole cluster ask for, summed once for all who look.
 
-Names are ``level:metric:operation``. Levels: ``pair`` (both ends and the network between them),
+Names are ``level:metric:operation``. Levels: ``agent``, ``pair`` (both ends and the network between them),
 ``workload`` (the end that was called) and ``network``.
 """
 
@@ -34,6 +34,15 @@ def _bytes(way: str, transport: str) -> Rule:
     return Rule(f"pair:weir_{way}_bytes:rate5m", expr, f"payload from {meaning}", {"transport": transport})
 
 
+def _seen(way: str, transport: str) -> Rule:
+    """By each agent for itself: a pair that two of them see is in both, as in what they could not name."""
+    expr = total(_rate(f"weir_{transport}_{way}_bytes_total"), "instance")
+    labels = {"transport": transport, "way": way}
+    return Rule(
+        "agent:weir_bytes:rate5m", expr, "payload that each agent counted, by each of its reporters", labels
+    )
+
+
 def _histogram(level: str, name: str, by: tuple[str, ...], meaning: str, *matchers: str) -> list[Rule]:
     """Its classic buckets, and the same of its native form: who scrapes one has not the other."""
     return [
@@ -53,6 +62,7 @@ def _histogram(level: str, name: str, by: tuple[str, ...], meaning: str, *matche
 _CALLED = ", ".join(DESTINATION)
 RULES: list[Rule] = [
     *(_bytes(way, transport) for way in ("sent", "received") for transport in ("tcp", "udp")),
+    *(_seen(way, transport) for way in ("sent", "received") for transport in ("tcp", "udp")),
     Rule(
         "pair:weir_tcp_connections_opened:rate5m",
         either(_rate("weir_tcp_connections_opened_total"), *ENDS),
