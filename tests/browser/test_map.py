@@ -15,6 +15,7 @@ from tests.kernel.agents import ASKING, Agent, until
 from tests.kernel.peers.dialogue import CLIENT, SERVER, Dialogues
 from tests.kernel.peers.http_text import answer, get
 from tests.kernel.peers.netns import Netns
+from weir.views.requests import percentile
 
 PORT = 7081
 
@@ -73,6 +74,16 @@ def test_place_focus_and_choice_stay(opened: Open, talking: tuple[Dialogues, Age
     assert tiles(page)["Requests"] == "7"
     page.get_by_role("button", name="Go on").click()
     shows(page, "Requests", "18")
+
+
+def test_percentiles_with_an_open_bucket(opened: Open, talking: tuple[Dialogues, Agent]) -> None:
+    """As views.requests.percentile has it: what took longer than the last bound comes last."""
+    page = opened(talking[1].url + "/")
+    durations = {"inf": 3, "0.001": 4, "0.5": 3, "0.25": 2}
+    shares = (0.1, 0.4, 0.7, 0.99)
+    found = page.evaluate("([durations, shares]) => shares.map((q) => percentile(durations, q))",
+                          [durations, list(shares)])  # fmt: skip
+    assert found == pytest.approx([percentile(durations, share) for share in shares])
 
 
 def test_colours_by_latency(opened: Open, talking: tuple[Dialogues, Agent]) -> None:

@@ -48,6 +48,8 @@ MOST_STEPS = 40
 _PARTS = 16
 _EXTERNAL = "external"
 _MOST_LINKS = 20_000
+#: Bound of the last bucket, as ``views.requests`` writes it.
+_OPEN = "inf"
 
 
 class Queried(Protocol):
@@ -202,7 +204,7 @@ class Totals:
             link = self._link(point.labels, self._transport(point.labels))
             for _, buckets in point.histograms:
                 for upper, rate in buckets.items():
-                    link.durations[upper] += rate * seconds
+                    link.durations[_OPEN if upper == "+Inf" else upper] += rate * seconds
             if "le" in point.labels and point.values:
                 labels = {name: value for name, value in point.labels.items() if name != "le"}
                 bound = float(point.labels["le"].replace("Inf", "inf"))
@@ -273,7 +275,7 @@ def parted(rows: list[tuple[float, float]]) -> Iterable[tuple[str, float]]:
         if not count:
             continue
         if math.isinf(bound):
-            yield "+Inf", count
+            yield _OPEN, count
             continue
         for part in range(1, _PARTS + 1):
             yield f"{low * (bound / low) ** (part / _PARTS):.6g}", count / _PARTS

@@ -455,12 +455,12 @@ const COUNTS = ["sent", "received", "opened", "failed", "retransmitted", "resets
 const live = { before: null, samples: [], paused: false, about: "", notices: [] };
 
 function percentile(durations, share) { // as weir/views/requests.py has it
-  const rows = Object.entries(durations).map(([bound, times]) => [Number(bound), times]).filter((row) => row[1] > 0).sort((one, two) => one[0] - two[0]);
+  const rows = Object.entries(durations).map(([bound, times]) => [bound === "inf" ? Infinity : Number(bound), times]).filter((row) => row[1] > 0).sort((one, two) => one[0] - two[0]);
   let left = share * rows.reduce((all, row) => all + row[1], 0);
   if (!left) return null;
   for (const [bound, times] of rows) {
     left -= times;
-    if (left <= 0) return Number.isFinite(bound) ? bound / 2 ** (1 / 32) : 64;
+    if (left <= 0) return Number.isFinite(bound) ? bound / 2 ** (1 / 32) : 2 ** (6 - 1 / 16); // the last finite bound
   }
   return null;
 }
