@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import http.server
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -155,6 +157,34 @@ def test_addresses_that_are_none(url: str, said: str) -> None:
 def test_nobody_is_there() -> None:
     with pytest.raises(WeirError, match=r"Prometheus at http://127.0.0.1:1 cannot be reached \(.*refused"):
         Client(Where("http://127.0.0.1:1")).instant("up", 0)
+
+
+def test_nobody_is_led_elsewhere() -> None:
+    """A token is for the server that was named: a redirection is an error, and nobody else hears of it."""
+    heard: list[str] = []
+
+    class Sends(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")  # type: ignore[attr-defined]
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sends)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(WeirError, match="HTTP 302"):
+            Client(Where(f"http://me:secret@127.0.0.1:{server.server_port}")).instant("up", 0)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert heard == ["/api/v1/query"]
 
 
 def test_a_password_is_in_no_message() -> None:

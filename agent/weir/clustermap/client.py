@@ -36,6 +36,13 @@ class Point(NamedTuple):
     histograms: list[tuple[float, dict[str, float]]]
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """No redirection: what lets us in is for that server only."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """The answer is an error then, with its status."""
+
+
 class Client:
     """Questions to one server. WeirError, one line, where it cannot be asked."""
 
@@ -52,7 +59,7 @@ class Client:
             user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._basic = base64.b64encode(user.encode()).decode()
         self._timeout = timeout
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _Stay()]
         if parts.scheme == "https":
             try:
                 context = ssl.create_default_context(cafile=where.ca_file or None)

@@ -31,6 +31,7 @@ class Cluster:
     def __init__(self, totals: Totals, clock: Callable[[], float] = time.time) -> None:
         self._totals, self._clock = totals, clock
         self._lock = threading.Lock()
+        self._said = ""
 
     def graph(self, request: Request) -> Reply:
         """``/api/v1/graph``; ``?history=1`` for what a page begins with."""
@@ -39,8 +40,11 @@ class Cluster:
             try:
                 self._totals.advance(self._clock())
             except WeirError as error:
-                _log.warning("%s", error)
+                if str(error) != self._said:  # not at each question of each page
+                    _log.warning("%s", error)
+                self._said = str(error)
                 return json_reply(502, {"error": str(error)})
+            self._said = ""
             return json_reply(200, self._totals.picture(history=history))
 
 

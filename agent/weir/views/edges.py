@@ -246,6 +246,7 @@ def print_edges(
         shown, total = found[:limit], len(found) + picture["links_not_shown"]
         if form == DOT:
             out.write(dot(shown, seconds))
+            out.flush()
         else:
             about = {"time": wall(), "seconds": seconds}
             table = partial(lines, columns(seconds), shown, out, sort)
