@@ -18,10 +18,9 @@ from weir.views.layout import Column, lines
 from weir.views.report import Sampled
 from weir.views.requests import RequestRow
 from weir.views.rows import EdgeRow
+from weir.views.waiting import later
 
 SORTS = ("traffic", "requests", "failures", "latency", "name")
-_PATIENCE = 15.0
-_PAUSE = 0.2
 #: Okabe and Ito's, which people with any colour vision can tell apart; what they say is in the label too.
 _WELL, _BAD = "#0072B2", "#D55E00"
 _MOST = 10_000
@@ -276,10 +275,12 @@ def _later(
         return Recorder.whole(*_matched(source, match), _MOST), 0.0, None
     recorder = Recorder(_MOST)
     recorder.add(*before)
-    end = clock() + interval + _PATIENCE
-    sleep(interval)
-    now = (*_matched(source, match), clock())
-    while not recorder.add(*now) and clock() < end:
-        sleep(_PAUSE)
+    now = before
+
+    def fresh() -> bool:
+        nonlocal now
         now = (*_matched(source, match), clock())
+        return recorder.add(*now)
+
+    later(fresh, interval, clock, sleep)
     return recorder.picture(), now[2] - before[2], now

@@ -19,10 +19,7 @@ from weir.views.rows import ConnectionRow, EdgeRow
 from weir.views.service_names import ServiceNames
 from weir.views.source import Source
 from weir.views.table import EDGES, VIEWS, columns_of
-
-#: An agent takes its snapshots at its own pace; so long do we wait for the next one (seconds).
-_PATIENCE = 15.0
-_PAUSE = 0.2
+from weir.views.waiting import later
 
 
 def print_once(
@@ -95,10 +92,12 @@ def _later(
     """With the rates since the last sample; an agent's is the same until its next snapshot."""
     if interval <= 0:
         return rates.update(read(), clock())
-    end = clock() + interval + _PATIENCE
-    sleep(interval)
-    rated = rates.update(read(), clock())
-    while not rates.fresh and clock() < end:
-        sleep(_PAUSE)
+    rated: list[Rated] = []
+
+    def fresh() -> bool:
+        nonlocal rated
         rated = rates.update(read(), clock())
+        return rates.fresh
+
+    later(fresh, interval, clock, sleep)
     return rated

@@ -18,11 +18,10 @@ from weir.views.graph import Recorder
 from weir.views.page import html
 from weir.views.requests import RequestRow
 from weir.views.rows import EdgeRow
+from weir.views.waiting import PATIENCE
 
 #: Points in time of a plot.
 _POINTS = 120
-#: An agent takes its snapshots at its own pace; so long do we wait for the first new one (seconds).
-_PATIENCE = 15.0
 
 
 class Sampled(Protocol):
@@ -51,7 +50,7 @@ def record(
     recorder.add(*source.sample(), clock())
     with suppress(KeyboardInterrupt):
         seen = 0
-        while (over := clock() - began - duration) < 0 or (not seen and over < _PATIENCE):
+        while (over := clock() - began - duration) < 0 or (not seen and over < PATIENCE):
             sleep(min(pause, -over) if over < 0 else 0.2)
             seen += recorder.add(*source.sample(), clock())
     return recorder.picture()

@@ -17,12 +17,10 @@ from weir.views.forms import Readings
 from weir.views.layout import Column, lines
 from weir.views.requests import RequestRow, percentile
 from weir.views.rows import EdgeRow
+from weir.views.waiting import later
 
 GROUPS = ("workload", "pod", "process", "pair", "route")
 SORTS = ("requests", "failures", "latency", "name")
-#: An agent takes its snapshots at its own pace; so long do we wait for the next one (seconds).
-_PATIENCE = 15.0
-_PAUSE = 0.2
 
 
 class Asked(Protocol):
@@ -191,12 +189,14 @@ def _later(
     sleep: Callable[[float], None],
 ) -> tuple[list[EdgeRow], list[RequestRow]]:
     """A sample of later; an agent's is the same until its next snapshot."""
-    end = clock() + interval + _PATIENCE
-    sleep(interval)
-    now = source.sample()
-    while now == before and clock() < end:
-        sleep(_PAUSE)
+    now = before
+
+    def fresh() -> bool:
+        nonlocal now
         now = source.sample()
+        return now != before
+
+    later(fresh, interval, clock, sleep)
     return now
 
 
