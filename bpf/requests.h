@@ -10,6 +10,9 @@ BPF_TABLE("hash", struct weir_request_key, u32, request_rows, SIZED);
 /* Rows nobody uses; user space fills it and gives rows back. */
 BPF_STACK(free_requests, u32, SIZED);
 
+/* What the agent takes away for a while. */
+BPF_F_TABLE("array", u32, struct weir_shed, shed, 1, BPF_F_MMAPABLE);
+
 enum { PORT_OPAQUE = 1, PORT_SKIP };
 
 /* Servers whose pods say so by annotations; user space keeps it. */
@@ -27,6 +30,22 @@ BPF_HASH(request_ports, u16, u8, SIZED);
 static __always_inline struct weir_requests *requests_at(u32 index)
 {
 	return requests.lookup(&index);
+}
+
+static __always_inline struct weir_shed *shed_at(void)
+{
+	u32 zero = 0;
+
+	return shed.lookup(&zero);
+}
+
+/* Whether requests are not to be read now: the agent has too much to do, or had until a moment ago. */
+static __always_inline int requests_shed(void)
+{
+	struct weir_shed *s = shed_at();
+	u64 until = s ? ONCE(s->requests_until_ns) : 0;
+
+	return until && until > bpf_ktime_get_ns();
 }
 
 /* A time in units of 2^-30 s, so that powers of two are those of seconds. */

@@ -59,6 +59,9 @@ static __always_inline u64 talk_begin(struct bpf_sock *sk, struct talk *t, struc
 	u32 asks = c->role == WEIR_SOURCE ? sends : receives;
 	u32 answers = c->role == WEIR_SOURCE ? receives : sends;
 
+	struct weir_shed *shed = shed_at();
+
+	t->pauses = shed ? ONCE(shed->pauses) : 0;
 	t->role = c->role;
 	t->nonce = asks ^ answers;
 	t->half[ASKS].seen = t->half[ASKS].next = (1ULL << 32) | asks;
@@ -85,12 +88,44 @@ static __always_inline int talk_silent(struct bpf_sock *sk, struct segment *g)
 	return g->leaves && PROBE(tp, bytes_received) && !PROBE(tp, bytes_sent);
 }
 
+/* Packets of this connection were not looked at for a while (requests_shed): whether this CPU may go on, and did begin
+ * anew. Who waits for an answer may have got it; streams are at other numbers, maybe by more than 2^31.
+ */
+static __always_inline int talk_anew(struct bpf_sock *sk, struct talk *t, struct segment *g)
+{
+	struct weir_shed *shed = shed_at();
+	u64 before = ONCE(t->pauses), pauses = shed ? ONCE(shed->pauses) : before;
+
+	if (before == pauses)
+		return 1;
+	if (swap(&t->pauses, before, pauses) != before)
+		return 0; /* another CPU does it */
+	struct tcp_sock *tp = (struct tcp_sock *)plain_sock(sk);
+	u32 sends = g->leaves ? g->seq : PROBE(tp, snd_nxt);
+	u32 receives = g->leaves ? PROBE(tp, rcv_nxt) : g->seq;
+
+#pragma unroll
+	for (u32 i = 0; i < 2; i++) {
+		struct half *h = &t->half[i];
+		u64 leaves = (t->role == WEIR_SOURCE) == (i == ASKS);
+
+		h->seen = h->next = (1ULL << 32) | (leaves ? sends : receives);
+		h->held = 0;
+		h->missed = 0;
+		if (h->state != TALK_OPAQUE)
+			h->state = TALK_LOST;
+	}
+	t->turn = 0;
+	talk_drop(t);
+	return 1;
+}
+
 static __always_inline struct talk *talk_of(struct bpf_sock *sk, struct segment *g)
 {
 	struct talk *t = talks.sk_storage_get(sk, 0, 0);
 
 	if (t)
-		return ONCE(t->ready) == TALK_READY ? t : NULL;
+		return ONCE(t->ready) == TALK_READY && talk_anew(sk, t, g) ? t : NULL;
 	struct conn *c = g->len || talk_silent(sk, g) ? conn_of(sk) : NULL;
 
 	if (!c || c->phase != CONN_LIVE) {

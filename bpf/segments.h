@@ -117,6 +117,9 @@ int talk_segments(struct __sk_buff *skb)
 {
 	struct segment g = {};
 	struct bpf_sock *sk = NULL;
+
+	if (requests_shed())
+		return 1;
 	struct talk *t = talk_packet(skb, &sk, &g);
 
 	if (g.by)

@@ -70,6 +70,7 @@ struct talk {
 	u64 asked[TALK_ASKED]; /* see ASKED_NS */
 	struct half half[2];   /* by enum talk_half */
 	u64 ready;             /* enum talk_ready */
+	u64 pauses;            /* weir_shed's, when it was read last */
 	u64 row;               /* last row, and above it its generation */
 	u32 slot;
 	u32 generation;

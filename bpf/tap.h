@@ -31,7 +31,11 @@ static __always_inline struct weir_tap *tap_at(u64 now)
 	u32 zero = 0;
 	struct weir_tap *asks = tap.lookup(&zero);
 
-	return asks && ONCE(asks->until_ns) > now ? asks : NULL;
+	if (!asks || ONCE(asks->until_ns) <= now)
+		return NULL;
+	struct weir_shed *s = shed_at();
+
+	return s && ONCE(s->tap_until_ns) <= now ? asks : NULL;
 }
 
 /* A request's first bytes, to be told with its answer; TAP_LEFT_OUT if that will not be looked at. */

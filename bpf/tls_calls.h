@@ -77,6 +77,8 @@ static __always_inline int tls_bytes(struct pt_regs *ctx, struct tls_call *call,
 	struct talk *t = &u->talk;
 	struct segment g = {.at = from, .len = size, .leaves = way == TLS_WROTE};
 
+	if (requests_shed())
+		return 0;
 	g.answers = talk_answers(t, g.leaves);
 	g.now = way == TLS_WROTE ? call->began_ns : 0;
 	struct half *h = &t->half[g.answers & 1];

@@ -170,6 +170,13 @@ struct weir_tap {
 	__u64 skipped;  /* requests that were not told */
 };
 
+/* What the agent takes away for a while, having too much to do, in an array of one. Times end by themselves. */
+struct weir_shed {
+	__u64 requests_until_ns; /* CLOCK_MONOTONIC; no TCP connection's requests are read; 0: they are */
+	__u64 pauses;            /* how often that was so */
+	__u64 tap_until_ns; /* nobody is told of single requests */
+};
+
 #define WEIR_LINE 128
 
 /* A request's first bytes, zeros behind them. */

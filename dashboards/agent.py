@@ -129,6 +129,12 @@ def _cost() -> list[object]:
             unit="bytes",
         ),
         panels.lines(
+            "Planes that agents do without",
+            "Over `--max-cpu` or `--max-memory`: tap, then requests, then RTT, then three of four snapshots.",
+            Query(f"{total(series('weir_agent_shed', _ON), 'plane')} > 0", "{{plane}}", empty=_NEVER),
+            unit="short",
+        ),
+        panels.lines(
             "Stages",
             "Mean duration of each stage of a drain, the slowest agent's.",
             Query(f"max by (stage) ({took} / {times})", "{{stage}}"),

@@ -185,6 +185,15 @@ ALERTS: list[Alert] = [
         "`weir check` there says why, and what would mend it.",
     ),
     Alert(
+        "WeirAgentSheds",
+        f"{series('weir_agent_shed')} == 1",
+        "10m",
+        "warning",
+        "Weir on {{ $labels.instance }} does without {{ $labels.plane }}: it is over its cap",
+        "Weir itself dashboard: CPU and memory of the agent; raise `--max-cpu` or `--max-memory`, or"
+        " scope it.",
+    ),
+    Alert(
         "WeirAgentErrors",
         total(rate("weir_agent_errors_total", window="5m"), "instance", "stage") + " > 0",
         "15m",

@@ -12,7 +12,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from weir import options
-from weir.errors import LoadError, WeirError
+from weir.errors import LoadError, WeirError, unexpected
 from weir.options import examples, settings_of
 from weir.viewing import COMMANDS
 
@@ -45,6 +45,7 @@ def cli() -> None:
 @options.scope
 @options.kernel
 @options.aggregate
+@options.caps
 @options.cluster
 @options.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
          show_default=True, help="Log lines from this level up.")  # fmt: skip
@@ -231,6 +232,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+    except (OSError, MemoryError) as error:  # of this machine, wherever it was
+        _fail(unexpected(error), WeirError.exit_code)
 
 
 def _fail(text: str, code: int) -> None:

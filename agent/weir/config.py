@@ -47,6 +47,8 @@ class Settings:
     max_connections: int = 1_000_000
     max_series: int = 100_000
     idle: float = 600.0
+    max_cpu: float = 0.0
+    max_memory: int = 0
     bpf_stats: bool = False
     kubernetes: bool = True
     kubeconfig: str = ""

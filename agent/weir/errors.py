@@ -12,6 +12,7 @@ WeirError (1)
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,20 @@ class WeirError(Exception):
     """One line that says what, where and how to mend it."""
 
     exit_code = 1
+
+
+def unexpected(error: OSError | MemoryError) -> str:
+    """One line of an error that this machine made, with the place in Weir where it came up."""
+    if isinstance(error, OSError):
+        of = f"{error.filename}: " if error.filename else ""
+        what = f"{of}{error.strerror or error}"
+    else:
+        what = "out of memory"
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if "/weir/" in frame.filename:
+            place = f" (in {frame.filename.rpartition('/weir/')[2].removesuffix('.py')}, {frame.name})"
+    return f"{what}{place}; mend that and start again"
 
 
 class ConfigError(WeirError):

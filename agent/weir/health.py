@@ -15,10 +15,11 @@ _STALE = 3
 
 
 class Health(Generic[S]):
-    """State of the writer loop; ``interval`` and ``clock`` are in seconds (monotonic)."""
+    """State of the writer loop; ``interval`` and ``clock`` in seconds (monotonic)."""
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.interval = interval
+        self._interval = interval
+        self._slower = 1
         self._clock = clock
         self._started = clock()
         self._published: tuple[S, float] | None = None
@@ -30,6 +31,15 @@ class Health(Generic[S]):
     def watch(self, alive: Callable[[], bool]) -> None:
         """Take the question whether the writer thread is alive (``Thread.is_alive``)."""
         self._alive = alive
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two snapshots, as they are to come now."""
+        return self._interval * self._slower
+
+    def slow_down(self, times: int) -> None:
+        """Snapshots come so many times later; 1: as they should."""
+        self._slower = times
 
     def publish(self, snapshot: S) -> None:
         """Put the next snapshot out."""

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,6 +141,38 @@ aggregate = stack(
             help="Series of all pairs at most; more fold into one pair, and that is counted."),
     option("--idle", type=click.FloatRange(min=1), default=600.0, show_default=True, metavar="SECONDS",
             help="Give an edge's slot back when nothing was counted for so long."),
+)  # fmt: skip
+
+
+class _Bytes(click.ParamType):  # type: ignore[type-arg]  # older clicks have none
+    """A size as Kubernetes writes it: 134217728, 128Mi, 128M."""
+
+    name = "bytes"
+    _UNITS: Mapping[str, int] = {
+        "": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "k": 10**3, "M": 10**6, "G": 10**9
+    }  # fmt: skip
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes; a usage error for what is no size, or too small for any agent."""
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)", str(value).strip())
+        if not found or found[2] not in self._UNITS:
+            self.fail(f"{str(value)!r} is no size; write it as 128Mi, 128M or 134217728", param, ctx)
+        size = int(float(found[1]) * self._UNITS[found[2]])
+        if size and size < _LEAST:
+            self.fail(f"{str(value)!r} is too little: at least {_LEAST // 2**20}Mi are needed", param, ctx)
+        return size
+
+
+#: An agent that watches nothing has about as much.
+_LEAST = 48 * 2**20
+caps = stack(
+    option("--max-cpu", type=click.FloatRange(min=0, max=1024), default=0.0, show_default="no cap",
+           metavar="CORES",
+           help="CPU time a second (0.05: 5 % of one core) above which the agent does without what is"
+           " optional: tap, then requests, then RTT, then three of four snapshots. It says so, and takes it"
+           " up again when there is less to do."),
+    option("--max-memory", type=_Bytes(), default=0, show_default="no cap", metavar="SIZE",
+           help="Resident memory (128Mi) above which it does the same."),
 )  # fmt: skip
 interval = option("--interval", type=click.FloatRange(min=0.1, max=3600), default=5.0, show_default=True,
                     metavar="SECONDS", help="Time between two snapshots.")  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from weir import overload
 from weir.aggregate import Aggregator, Snapshot
 from weir.config import Settings, cgroup
 from weir.errors import KernelError
@@ -32,8 +33,10 @@ from weir.kernel import bpf, side, socket_lb
 from weir.kernel.options import KernelOptions
 from weir.kernel.pins import Instance
 from weir.kernel.routes import compile_routes
+from weir.kernel.shed import KernelShed
 from weir.kernel.side import KernelSide
 from weir.labels import check_labels, label_sources
+from weir.overload import Caps, Overload
 from weir.tls.processes import Scope
 from weir.tls.watch import TlsState, TlsWatch, unavailable
 from weir.views.rows import ConnectionRow, connection_rows
@@ -62,6 +65,7 @@ class Pipeline:
         idle = int(settings.idle * 1e9)
         self._retirer = Retirer(kernel, idle_ns=idle, pressed_ns=min(idle, 30 * 10**9))
         self._rows = RowRetirer(kernel)
+        self._shedding = Shedding(kernel, settings)
         self._vfs = VirtualFunctions(lambda: self.failed("sriov"))
         #: Told the stage of an error that a step survived.
         self.failed: Callable[[str], None] = lambda _: None
@@ -95,8 +99,9 @@ class Pipeline:
                 self._look()
                 self._look_at = time.monotonic() + _LOOK_AGAIN
             self._mark_ports()
-            drain = self._drainer.drain()
-            snapshot = self._aggregator.update(drain)
+            without = self._shedding.look()
+            drain = self._drainer.drain(requests=overload.REQUESTS not in without)
+            snapshot = self._aggregator.update(drain, without)
             with self._cutting:
                 self._retirer.cut(self.identity.stale, drain.monotonic_ns)
                 self._rows.step(drain, self._aggregator.requests, self._aggregator)
@@ -104,7 +109,7 @@ class Pipeline:
             vfs = self._vfs.read()
             tls = self._tls.state() if self._tls else TlsState()
             agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped, tls_files=tls.files,
-                            tls_files_refused=tls.refused)  # fmt: skip
+                            tls_files_refused=tls.refused, shed=self._shedding.state())  # fmt: skip
             if self.cluster:
                 vfs = tuple(map(self.cluster.names.vf, vfs))
                 agent = replace(agent, cluster=self.cluster.watch.state())
@@ -133,6 +138,7 @@ class Pipeline:
             self._tls.stop()
         with self._lock, self._cutting:
             self._closed = True
+            self._shedding.end()
 
     def cut_lost(self) -> None:
         """An address that is nobody's any more, or another pod's: what comes next has an edge of its own.
@@ -184,6 +190,38 @@ def opened(
             cluster.watch.wait(_PODS_FIRST)
         pipeline.read_tls(_scope(settings, cgroup2))
         yield pipeline
+
+
+class Shedding:
+    """What this pipeline does without while the process needs more than it may."""
+
+    def __init__(self, kernel: KernelSide, settings: Settings) -> None:
+        # a snapshot may take its time; when the lease ends the kernel takes up again what it was to leave
+        lease = max(10.0, 3 * overload.SLOWER * settings.interval)
+        self._kernel = KernelShed(kernel.maps, lease) if kernel.maps.has("shed") else None
+        planes = [p for p in overload.PLANES if self._kernel or p not in (overload.TAP, overload.REQUESTS)]
+        caps = Caps(settings.max_cpu, settings.max_memory)
+        self._overload = Overload(caps, settings.interval, planes, idle=self._idle)
+
+    def _idle(self, plane: str) -> bool:
+        return plane == overload.TAP and self._kernel is not None and not self._kernel.tapped()
+
+    def look(self) -> tuple[str, ...]:
+        """What this step does without."""
+        taken = self._overload.look()
+        if self._kernel:
+            self._kernel.without(tap=overload.TAP in taken, requests=overload.REQUESTS in taken)
+        return taken
+
+    def state(self) -> dict[str, tuple[bool, float]]:
+        """As ``AgentValues.shed``."""
+        taken = self._overload.taken
+        return {plane: (plane in taken, seconds) for plane, seconds in self._overload.seconds.items()}
+
+    def end(self) -> None:
+        """Give everything back."""
+        if self._kernel:
+            self._kernel.without(tap=False, requests=False)
 
 
 def _scope(settings: Settings, cgroup2: Path) -> Scope:
@@ -287,7 +325,9 @@ class Writer(threading.Thread):
         due = self._clock()
         while not self._stop_event.wait(max(0.0, due - self._clock())):
             try:
-                self._health.publish(self._step())
+                snapshot = self._step()
+                self._health.slow_down(overload.SLOWER if overload.INTERVAL in snapshot.without else 1)
+                self._health.publish(snapshot)
             except Exception:
                 self._health.fail("drain")
                 _log.exception("a drain failed; the last snapshot stays")

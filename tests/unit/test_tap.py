@@ -44,7 +44,7 @@ class Kernel:
     def __init__(self, pace: int, **fields: object) -> None:
         self.pace, self.fields = pace, fields
         self.wanted = self.told = self.lost = 0
-        self.asking = False
+        self.asking = self.held = False
         self.ready = np.zeros(0, TAPPED)
 
     def ask(self, requests: int, monotonic_ns: int) -> None:
@@ -73,6 +73,9 @@ class Kernel:
 
     def skipped(self) -> int:
         return self.lost
+
+    def held_back(self) -> bool:
+        return self.held
 
     def stop(self) -> None:
         self.asking = False

@@ -13,18 +13,23 @@ from weir.aggregate.compact import compact
 from weir.aggregate.labels import Labeller, shape_of
 from weir.aggregate.pairs import Budget, grown
 from weir.aggregate.requests import Requests
-from weir.aggregate.snapshot import U64, AgentValues, Snapshot
+from weir.aggregate.snapshot import U64, AgentValues, Sheet, Snapshot
 from weir.aggregate.sums import Described, Sums
 from weir.errors import ConfigError
 from weir.flows.types import Drain
 from weir.identity.types import Ends, Identifies, Observed
+from weir.kernel.layout import REQUESTS as REQUEST_ROWS
 from weir.kernel.layout import RETIRING
-from weir.metrics import DURATIONS, PAIRS, REQUESTS, SOURCE_SHAPE, TCP_SHAPE, UDP_SHAPE
+from weir.metrics import DURATIONS, PAIRS, PAIRS_WITHOUT_RTT, REQUESTS, SOURCE_SHAPE, TCP_SHAPE, UDP_SHAPE
+from weir.overload import REQUESTS as REQUESTS_PLANE
+from weir.overload import RTT as RTT_PLANE
 
 _FULL = TCP_SHAPE | UDP_SHAPE | SOURCE_SHAPE
 #: Room kept free for the pairs that must always find a place: other (by reporter) and overflow.
 _RESERVE = 3 * sum(matrix.series_of(_FULL) for matrix in (PAIRS, REQUESTS, DURATIONS))
-_SERIES = np.array([PAIRS.series_of(shape) for shape in range(_FULL + 1)])
+_SERIES, _SERIES_WITHOUT_RTT = (
+    np.array([matrix.series_of(shape) for shape in range(_FULL + 1)]) for matrix in (PAIRS, PAIRS_WITHOUT_RTT)
+)
 _BYTES = [PAIRS.column[f"{proto}_{way}_bytes"] for proto in ("tcp", "udp") for way in ("sent", "received")]
 
 
@@ -61,8 +66,8 @@ class Aggregator:
         self._stages: dict[str, tuple[int, float]] = {}
         self._owners: tuple[Ends, ...] = ()
 
-    def update(self, drain: Drain) -> Snapshot:
-        """Take in one drain and return what is to be shown."""
+    def update(self, drain: Drain, without: Sequence[str] = ()) -> Snapshot:
+        """Take in one drain and return what is to be shown, ``without`` some of overload.PLANES."""
         started = self._clock()
         seen = self._identity.observe(drain)
         observed = self._clock()
@@ -72,7 +77,10 @@ class Aggregator:
         self._sums.change(slots, seen, lambda slot: self._describe(drain, slots, slot))
         self._count_unattributed(slots, rows)
         sheet = self._sums.show(slots, rows, drain.slots["state"] == RETIRING)
-        requests, durations = self.requests.update(drain, seen, self._identity.at)
+        asked = REQUESTS_PLANE not in without
+        requests, durations = (
+            self.requests.update(drain, seen, self._identity.at) if asked else self.requests.pass_over()
+        )
         self._time("identity", observed - started)
         self._time("aggregate", self._clock() - observed)
         for stage, seconds in drain.seconds.items():
@@ -85,13 +93,14 @@ class Aggregator:
             sheet.pairs,
             sheet.values,
             sheet.shapes,
-            self._agent(drain, slots, sheet.shapes, len(requests.pairs), len(durations.pairs)),
+            self._agent(drain, slots, self._series(sheet.shapes, requests, durations, without)),
             drain.slots,
             slots,
             self._owners,
             requests=requests,
             durations=durations,
-            request_rows=drain.requests,
+            request_rows=drain.requests if asked else np.empty(0, REQUEST_ROWS),
+            without=tuple(without),
             routes=self._routes,
             since=sheet.since,
         )
@@ -132,9 +141,18 @@ class Aggregator:
         for end in (0, 1):
             self._unattributed[end] += int(more[self._unnamed[slots, end]].sum())
 
-    def _agent(
-        self, drain: Drain, slots: NDArray[np.intp], shapes: NDArray[np.uint8], requests: int, durations: int
-    ) -> AgentValues:
+    def _series(
+        self, shapes: NDArray[np.uint8], requests: Sheet, durations: Sheet, without: Sequence[str]
+    ) -> int:
+        """How many there are on the page."""
+        pairs = _SERIES_WITHOUT_RTT if RTT_PLANE in without else _SERIES
+        return (
+            int(pairs[shapes].sum())
+            + len(requests.pairs) * REQUESTS.series_of(TCP_SHAPE)
+            + len(durations.pairs) * DURATIONS.series_of(TCP_SHAPE)
+        )
+
+    def _agent(self, drain: Drain, slots: NDArray[np.intp], series: int) -> AgentValues:
         values = self._sums.values
         overflow = values[0][_BYTES] if len(slots) and slots[0] == 0 else np.zeros(4, np.uint64)
         return AgentValues(
@@ -144,9 +162,7 @@ class Aggregator:
             planes=drain.planes,
             stages=dict(self._stages),
             edges=len(slots),
-            series=int(_SERIES[shapes].sum())
-            + requests * REQUESTS.series_of(TCP_SHAPE)
-            + durations * DURATIONS.series_of(TCP_SHAPE),
+            series=series,
             series_folded=self._sums.series_folded + self.requests.series_folded,
             unattributed_bytes=(self._unattributed[0], self._unattributed[1]),
             overflow_bytes=(int(overflow[0] + overflow[2]), int(overflow[1] + overflow[3])),

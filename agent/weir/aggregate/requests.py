@@ -9,7 +9,7 @@ import numpy as np
 
 from weir.aggregate.labels import Labeller
 from weir.aggregate.pairs import Budget
-from weir.aggregate.snapshot import U64, Sheet
+from weir.aggregate.snapshot import U64, Sheet, nothing
 from weir.aggregate.sums import Described, Sums
 from weir.flows.protocols import words
 from weir.flows.tracker import Tracker
@@ -31,6 +31,7 @@ class Requests:
         self._tracker = Tracker()
         self._rows: dict[int, set[int]] = {}  # slot -> its rows
         self._slot: dict[int, int] = {}
+        self._late = False  # a drain was passed over: names may have changed since
         names, route = labeller.names, (ROUTE_LABEL,) if routes else ()
         self._counts = Sums(REQUESTS, (*names, *REQUEST_LABELS, *route), budget)
         self._durations = Sums(DURATIONS, (*names, *DURATION_LABELS, *route), budget)
@@ -43,6 +44,7 @@ class Requests:
     def update(self, drain: Drain, seen: Observed, ends: Callable[[int], Ends]) -> tuple[Sheet, Sheet]:
         """Take in one drain; requests and durations. ``seen`` is what happened to the edges."""
         rows = drain.request_indexes.astype(np.intp)
+        late, self._late = self._late, False
         new, gone = self._tracker.diff(drain.request_indexes, drain.requests["generation"])
         for row in gone.tolist():
             slot = self._slot.pop(row)
@@ -54,7 +56,8 @@ class Requests:
             self._slot[row] = slot
             self._rows.setdefault(slot, set()).add(row)
         fresh = set(rows[new].tolist())
-        relabelled = {r for slot in seen.relabelled.tolist() for r in self._rows.get(slot, ())} - fresh
+        renamed = self._rows if late else seen.relabelled.tolist()
+        relabelled = {r for slot in renamed for r in self._rows.get(slot, ())} - fresh
         mine = Observed(new, gone, np.array(sorted(relabelled), np.intp))
         where = {int(slot): at for at, slot in enumerate(drain.indexes)} if len(new) or relabelled else {}
 
@@ -66,6 +69,11 @@ class Requests:
         self._counts.change(rows, mine, lambda row: describe(row, True))
         self._durations.change(rows, mine, lambda row: describe(row, False))
         return self._counts.show(rows, counts, retiring), self._durations.show(rows, durations, retiring)
+
+    def pass_over(self) -> tuple[Sheet, Sheet]:
+        """Nothing is shown of one drain; what its rows counted comes with the next one that is taken in."""
+        self._late = True
+        return nothing(REQUESTS), nothing(DURATIONS)
 
     def survivor(self, row: int) -> int | None:
         """As :meth:`Sums.survivor`."""

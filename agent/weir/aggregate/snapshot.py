@@ -15,7 +15,8 @@ from weir.identity.sriov import VirtualFunction
 from weir.identity.types import Ends
 from weir.kernel.layout import LOSSES, Array
 from weir.kernel.layout import REQUESTS as REQUEST_ROWS
-from weir.metrics import DURATIONS, PAIRS, REQUESTS, Matrix
+from weir.metrics import DURATIONS, PAIRS, PAIRS_WITHOUT_RTT, REQUESTS, Matrix
+from weir.overload import RTT
 
 U64 = NDArray[np.uint64]
 Labels = tuple[str, ...]
@@ -43,6 +44,8 @@ class AgentValues:
     tls_files_refused: int = 0
     cluster: ClusterState = field(default_factory=ClusterState)
     evictions: Mapping[str, int] = field(default_factory=dict)
+    #: plane -> whether the agent does without it now, and for how many seconds it did in all
+    shed: Mapping[str, tuple[bool, float]] = field(default_factory=dict)
     #: When the kernel side began to count, seconds since 1970; 0 where that is not known.
     since: float = 0.0
 
@@ -96,11 +99,14 @@ class Snapshot:
     since: Array = field(default_factory=lambda: np.zeros(0))
     #: Patterns by the number that request rows have for them; "" for none.
     routes: tuple[str, ...] = ("",)
+    #: What the agent does without just now, of overload.PLANES.
+    without: tuple[str, ...] = ()
 
     def sheets(self) -> tuple[tuple[Matrix, Sheet], ...]:
         """Everything that is published of pairs."""
         pairs = Sheet(self.label_names, self.pairs, self.values, self.shapes, self.since)
-        return (PAIRS, pairs), (REQUESTS, self.requests), (DURATIONS, self.durations)
+        shown = PAIRS_WITHOUT_RTT if RTT in self.without else PAIRS
+        return (shown, pairs), (REQUESTS, self.requests), (DURATIONS, self.durations)
 
     def losses(self) -> dict[str, int]:
         """Kernel events by which something is missing from the figures, those that happened."""

@@ -34,7 +34,7 @@ def render() -> str:
 def _lines() -> Iterator[str]:
     yield "# Metrics"
     yield ""
-    yield "Made from `agent/weir/metrics.py` by `python -m weir.export.docs`; a test compares them."
+    yield "Made from `agent/weir/metrics/` by `python -m weir.export.docs`; a test compares them."
     yield ""
     yield "## Pairs"
     yield ""

@@ -166,6 +166,8 @@ class AgentCollector(Collector):
             "bpf_recursion_misses_total": {p.name: p.recursion_misses for p in programs},
             "bpf_verified_instructions": {p.name: p.instructions for p in programs},
             "plane_up": {plane: float(not why) for plane, why in agent.planes.items()},
+            "shed": {plane: float(now) for plane, (now, _) in agent.shed.items()},
+            "shed_seconds_total": {plane: seconds for plane, (_, seconds) in agent.shed.items()},
             "tls_files": agent.tls_files,
             "tls_files_refused_total": {"": agent.tls_files_refused},
             "counters_start_time_seconds": {"": agent.since} if agent.since else {},

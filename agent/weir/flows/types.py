@@ -28,7 +28,7 @@ class Drain:
     indexes: NDArray[np.uint32]
     monotonic_ns: int
     wall: float
-    #: Request rows (dtype layout.REQUESTS) and their numbers, as ``slots`` and ``indexes``.
+    #: Request rows (dtype layout.REQUESTS, or REQUEST_HEADS) and their numbers, as ``slots`` and ``indexes``.
     requests: Array = field(default_factory=lambda: np.empty(0, REQUESTS))
     request_indexes: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     events: Mapping[str, int] = field(default_factory=dict)

@@ -157,6 +157,9 @@ REQUESTS = np.dtype(
     ]
 )
 
+#: What tells which rows there are.
+REQUEST_HEADS = np.dtype([(name, REQUESTS[name]) for name in ("key", "state", "generation", "active_ns")])
+
 RECORD = np.dtype(
     [
         ("laddr", "u1", 16),
@@ -185,6 +188,9 @@ RECORD = np.dtype(
 #: What `weir tap` asks for.
 TAP = np.dtype([("until_ns", "u8"), ("left", "u8"), ("skipped", "u8")])
 
+#: What the agent takes away for a while.
+SHED = np.dtype([("requests_until_ns", "u8"), ("pauses", "u8"), ("tap_until_ns", "u8")])
+
 TAPPED = np.dtype(
     [
         ("key", REQUEST_KEY),
@@ -198,7 +204,8 @@ UNANSWERED = 2**64 - 1
 
 STRUCTS = {
     "weir_edge": EDGE, "weir_slot": SLOT, "weir_request_key": REQUEST_KEY, "weir_requests": REQUESTS,
-    "weir_record": RECORD, "weir_tap": TAP, "weir_tapped": TAPPED,
+    "weir_record": RECORD, "weir_tap": TAP, "weir_shed": SHED,
+    "weir_tapped": TAPPED,
 }  # fmt: skip
 
 

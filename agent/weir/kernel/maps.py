@@ -184,6 +184,10 @@ class Maps:
                     with suppress(FileNotFoundError):
                         bpf.map_delete(self._fds[name], struct.pack("<QQ", *session))
 
+    def has(self, name: str) -> bool:
+        """Whether the kernel side has this map."""
+        return name in self._fds
+
     def fd(self, name: str) -> int:
         """A map's descriptor, which stays this object's."""
         return self._fds[name]

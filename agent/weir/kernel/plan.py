@@ -135,7 +135,7 @@ _VARIANTS = {"storage": _STORAGE, "tracepoint": _TRACEPOINT, "kprobe": _KPROBE}
 #: Maps that the agent opens; the others are kept alive by the programs.
 PINNED_MAPS = ("slots", "events", "edges", "free_slots", "tracked", "listeners", "nat",
                "requests", "request_rows", "free_requests", "readers", "tls_talks",
-               "tls_calls", "tap", "tapped", "server_ports")  # fmt: skip
+               "tls_calls", "tap", "tapped", "shed", "server_ports")  # fmt: skip
 #: Maps of ``bpf/weir_tls.c`` that are not those of ``bpf/weir.c``, and that the agent opens.
 TLS_MAPS = {"readers": "tls_readers", "tls_h2s": "tls_h2s"}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import mmap
 import struct
+import time
 from collections.abc import Iterator
 
 import numpy as np
 
 from weir.errors import KernelError
 from weir.kernel import bpf
-from weir.kernel.layout import TAP, TAPPED, Array
+from weir.kernel.layout import SHED, TAP, TAPPED, Array
 from weir.kernel.maps import Mapped
 from weir.kernel.side import KernelSide
 
@@ -59,12 +60,13 @@ class Tap:
         if why := side.planes().get("requests"):
             raise KernelError(f"tap: requests cannot be counted here: {why}")
         try:
-            asks, tapped = side.maps.fd("tap"), side.maps.fd("tapped")
+            asks, tapped, shed = map(side.maps.fd, ("tap", "tapped", "shed"))
         except KeyError:
             raise KernelError(
                 "tap: what is loaded is of another version of Weir; restart `weir run`"
             ) from None
         self._asks = Mapped(asks, 1, TAP)
+        self._shed = Mapped(shed, 1, SHED).view
         self._ring = Ring(tapped, bpf.map_info(tapped)[3])
         self._skipped = int(self._asks.view["skipped"][0])
         for _ in self._ring.records():  # what another one did not come to
@@ -87,6 +89,10 @@ class Tap:
     def skipped(self) -> int:
         """Requests since the beginning that were not told: more than were asked for."""
         return int(self._asks.view["skipped"][0]) - self._skipped
+
+    def held_back(self) -> bool:
+        """Whether the agent lets nobody be told now, having too much to do."""
+        return int(self._shed["tap_until_ns"][0]) > time.monotonic_ns()
 
     def stop(self) -> None:
         """Nothing more is wanted."""

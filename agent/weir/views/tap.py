@@ -29,6 +29,8 @@ _PAUSE = 0.1
 #: Seconds between two questions for names that are not known, and between two words of what is skipped.
 _NAMES_AGAIN, _SAY_AGAIN = 1.0, 10.0
 _CUT = "…"
+_HELD = "held back: the agent is over --max-cpu or --max-memory; it goes on by itself"
+_GOES_ON = "goes on"
 
 
 class Tapping(Protocol):
@@ -45,6 +47,9 @@ class Tapping(Protocol):
 
     def skipped(self) -> int:
         """Requests that were not told."""
+
+    def held_back(self) -> bool:
+        """Whether nobody is told just now."""
 
     def stop(self) -> None:
         """Nothing more is wanted."""
@@ -228,6 +233,7 @@ def print_tap(
         out.flush()
     began = said = before = clock()
     shown = others = unread = 0
+    held = False
     credit = float(max(1, wanted.rate // 10))
     try:
         tap.ask(int(credit), time.monotonic_ns())
@@ -247,6 +253,10 @@ def print_tap(
             if wanted.seconds and now - began >= wanted.seconds:
                 break
             tap.ask(int(credit), time.monotonic_ns())
+            if tap.held_back() != held:
+                held = not held
+                err.write(f"tap: {_HELD if held else _GOES_ON}\n")
+                err.flush()
             if now - said >= _SAY_AGAIN and tap.skipped():
                 said = now
                 err.write(_summary(shown, others, tap.skipped(), wanted.rate) + "\n")

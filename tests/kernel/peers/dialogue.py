@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -61,6 +62,10 @@ class Dialogues:
         self._ask(
             do="say", number=number, lines=[(who, text.hex()) for who, text in lines], together=together
         )
+
+    def pour(self, number: int, size: int) -> None:
+        """So many bytes from the client to the server."""
+        self._ask(do="pour", number=number, size=size)
 
     def close(self, number: int, order: Sequence[str] = (CLIENT, SERVER), reset: bool = False) -> None:
         """Close both ends; ``reset``: with a RST."""
@@ -128,6 +133,15 @@ class _Ends:
                 _hear(
                     pair[CLIENT if who == SERVER else SERVER], sum(len(t) // 2 for w, t in lines if w == who)
                 )
+
+    def pour(self, number: int, size: int) -> None:
+        pair = self._pairs[number]
+        reader = threading.Thread(target=_hear, args=(pair[SERVER], size))
+        reader.start()
+        block = memoryview(bytes(1 << 20))
+        for left in range(size, 0, -len(block)):
+            pair[CLIENT].sendall(block[:left])
+        reader.join()
 
     def close(self, number: int, order: list[str], reset: bool) -> None:
         pair = self._pairs[number]

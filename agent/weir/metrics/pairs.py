@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one table of every metric. Exposition, docs/metrics.md and dashboards are made from it."""
+"""Metrics of pairs and of virtual functions: the columns they are summed in, and their names."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from weir.kernel import layout
 from weir.kernel.layout import FAILURES
 from weir.labels import DURATION_LABELS, REQUEST_LABELS
-
-Kind = Literal["counter", "gauge", "histogram", "summary"]
+from weir.metrics.metric import BUCKETS, Matrix, Metric
 
 #: Which series a pair has: it carries TCP, it carries UDP, it opens TCP connections itself.
 TCP_SHAPE, UDP_SHAPE, SOURCE_SHAPE = 1, 2, 4
-
-#: Finite bucket bounds (``le``) of the histograms in microseconds: each is a bound of the kernel's buckets.
-BOUNDS_US = tuple(1 << power for power in (*range(6, 21), 22, 24))
-BUCKETS = len(BOUNDS_US) + 1
 
 _SCALARS = (
     "tcp_sent_bytes",
@@ -47,62 +38,6 @@ COLUMNS = CONNECT.stop
 #: Finite bounds in seconds of the requests' durations, and the kernel's bucket that each one begins with.
 DURATION_BOUNDS = tuple(2.0**power for power in range(-14, 5))
 _DURATION_STARTS = (0, *(int(np.searchsorted(layout.duration_bounds(), b)) + 1 for b in DURATION_BOUNDS))
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric. ``name`` is what Prometheus shows; ``labels`` are those it has besides a pair's.
-
-    Of pairs: ``columns`` has the matrix column of each series (``values`` their label values, if
-    any; a histogram's column is its sum) and ``shape`` the pairs that have it. Of a histogram,
-    ``buckets`` are its columns, which ``starts`` puts together (if it is given), ``bounds`` its finite
-    bounds (``le``, seconds) and ``per_second`` the unit of its sum; ``native``: its columns are buckets of
-    a native histogram.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    values: tuple[str, ...] = ()
-    shape: int = 0
-    buckets: slice | None = None
-    bounds: tuple[float, ...] = tuple(bound / 1e6 for bound in BOUNDS_US)
-    starts: tuple[int, ...] = ()
-    per_second: float = 1e6
-    native: bool = False
-    default: bool = True
-
-    @property
-    def unit(self) -> str:
-        """Base unit, from the name; "" for plain counts."""
-        stem = self.name.removesuffix("_total")
-        return next((unit for unit in ("bytes", "seconds") if stem.endswith(f"_{unit}")), "")
-
-    @property
-    def series(self) -> int:
-        """Series of one pair."""
-        return len(self.bounds) + 3 if self.kind == "histogram" else len(self.columns)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A matrix of counters that is summed by labels: its columns, and what is made of them.
-
-    ``gauges`` are column numbers; ``labels`` those it has besides a pair's.
-    """
-
-    column: Mapping[str, int]
-    width: int
-    metrics: tuple[Metric, ...]
-    labels: tuple[str, ...] = ()
-    gauges: list[int] = field(default_factory=list)
-
-    def series_of(self, shape: int) -> int:
-        """Series that a pair of this shape has."""
-        return sum(metric.series for metric in self.metrics if metric.shape & shape)
-
 
 PAIR_METRICS = (
     Metric(
@@ -240,6 +175,10 @@ DURATION_METRICS = (
     ),
 )
 PAIRS = Matrix(COLUMN, COLUMNS, PAIR_METRICS, gauges=[COLUMN["live"]])
+#: As :data:`PAIRS`, less what is not shown while the agent has too much to do.
+PAIRS_WITHOUT_RTT = Matrix(
+    COLUMN, COLUMNS, tuple(m for m in PAIR_METRICS if m.buckets is None), gauges=PAIRS.gauges
+)
 REQUESTS = Matrix({"requests": 0}, 1, REQUEST_METRICS, REQUEST_LABELS)
 DURATIONS = Matrix({"duration_sum": 0}, 1 + layout.DURATIONS, DURATION_METRICS, DURATION_LABELS)
 MATRICES = (PAIRS, REQUESTS, DURATIONS)
@@ -282,116 +221,3 @@ VF_METRICS = (
         ("pf", "vf", "pci_address", "mac", "driver", "interface"),
     ),
 )
-
-AGENT_METRICS = (
-    Metric(
-        "weir_agent_kernel_events_total",
-        "counter",
-        "What the kernel side could not do, or did in a second-best way.",
-        ("event",),
-    ),
-    Metric("weir_agent_map_entries", "gauge", "Entries used of a BPF map.", ("map",)),
-    Metric("weir_agent_map_capacity", "gauge", "Entries that a BPF map has room for.", ("map",)),
-    Metric(
-        "weir_agent_stage_duration_seconds",
-        "summary",
-        "Time that each stage took, from drain to snapshot; one observation a drain.",
-        ("stage",),
-    ),
-    Metric(
-        "weir_agent_bpf_run_seconds_total",
-        "counter",
-        "Time that a BPF program ran (only counted while the kernel's BPF statistics are on).",
-        ("program",),
-    ),
-    Metric(
-        "weir_agent_bpf_runs_total",
-        "counter",
-        "Runs of a BPF program (only counted while the kernel's BPF statistics are on).",
-        ("program",),
-    ),
-    Metric(
-        "weir_agent_bpf_recursion_misses_total",
-        "counter",
-        "Runs of a BPF program that the kernel left out because it was running already.",
-        ("program",),
-    ),
-    Metric(
-        "weir_agent_bpf_verified_instructions",
-        "gauge",
-        "Instructions that the kernel verified when it loaded a BPF program.",
-        ("program",),
-    ),
-    Metric("weir_agent_plane_up", "gauge", "1 where a plane works, 0 where it does not.", ("plane",)),
-    Metric("weir_agent_tls_files", "gauge", "Files (programs, libraries) whose TLS is read.", ("library",)),
-    Metric(
-        "weir_agent_tls_files_refused_total",
-        "counter",
-        "Files with a TLS library that cannot be read; the log tells why.",
-    ),
-    Metric("weir_agent_edges", "gauge", "Edges in the last drain."),
-    Metric("weir_agent_series", "gauge", "Series of pairs in the snapshot."),
-    Metric(
-        "weir_agent_series_folded",
-        "gauge",
-        "Series that the budget had no room for; their pairs count under the workload other.",
-    ),
-    Metric(
-        "weir_agent_unattributed_bytes_total",
-        "counter",
-        "Bytes on edges whose local or remote end had no name when they were counted.",
-        ("end",),
-    ),
-    Metric(
-        "weir_agent_overflow_bytes_total",
-        "counter",
-        "Bytes of edges that found no slot in the kernel; they count under the workload overflow, "
-        "TCP and UDP together under the TCP names.",
-        ("direction",),
-    ),
-    Metric(
-        "weir_agent_counters_start_time_seconds",
-        "gauge",
-        "When the kernel side began to count, seconds since 1970; agents that come later go on with it.",
-    ),
-    Metric("weir_agent_snapshot_age_seconds", "gauge", "Age of the snapshot that this page shows."),
-    Metric("weir_agent_labels_truncated_total", "counter", "Label values that were cut to 200 characters."),
-    Metric(
-        "weir_agent_cache_evictions_total",
-        "counter",
-        "Entries that a bounded cache pushed out to make room.",
-        ("cache",),
-    ),
-    Metric(
-        "weir_agent_sriov_vfs_dropped",
-        "gauge",
-        "SR-IOV virtual functions over the limit, which are not shown.",
-    ),
-    Metric(
-        "weir_agent_kubernetes_objects", "gauge", "Objects of the Kubernetes API in the index.", ("kind",)
-    ),
-    Metric(
-        "weir_agent_kubernetes_events_total",
-        "counter",
-        "What came of asking the Kubernetes API: lists, events, and everything that went wrong.",
-        ("resource", "event"),
-    ),
-    Metric(
-        "weir_agent_kubernetes_age_seconds",
-        "gauge",
-        "Since the Kubernetes API was last heard of a resource; names may be as old. Infinite: never.",
-        ("resource",),
-    ),
-    Metric("weir_agent_errors_total", "counter", "Errors that a stage survived.", ("stage",)),
-    Metric(
-        "weir_agent_http_refused_total",
-        "counter",
-        "What the agent's own server refused: authorization (no user, a wrong password or token), "
-        "certificate (of another name), forbidden (a user of the cluster who may not), unavailable (the API "
-        "server was not there to ask), requests and connections (more at once than it serves).",
-        ("reason",),
-    ),
-    Metric("weir_agent_build_info", "gauge", "1; the labels tell what was built.", ("version",)),
-)
-
-METRICS = (*PAIR_METRICS, *REQUEST_METRICS, *DURATION_METRICS, *VF_METRICS, *AGENT_METRICS)
