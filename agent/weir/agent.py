@@ -13,7 +13,7 @@ from typing import Any
 from weir import log
 from weir.aggregate import Snapshot
 from weir.config import Settings
-from weir.errors import ConfigError, PrivilegeError
+from weir.errors import ConfigError, PrivilegeError, WeirError
 from weir.export.app import App
 from weir.export.guard import Guard
 from weir.export.prometheus import Exposition, installed_version
@@ -47,7 +47,7 @@ def serve(settings: Settings, log_level: str = "info") -> None:
         settings.listen, health,
         App(health, Exposition(health), pages.edges, pages.connections, pages.requests, pages.graph,
             html(index(), "Weir", asks=True)),
-        guard,
+        guard, ended=stop.set,
     )  # fmt: skip
     server.listen()
 
@@ -63,6 +63,8 @@ def serve(settings: Settings, log_level: str = "info") -> None:
             _watch(pipeline, health, server, stop)
     finally:
         server.stop()
+    if server.died:
+        raise WeirError(f"the server ended: {server.died}; start again")
 
 
 def _guard(health: Health[Snapshot], settings: Settings) -> Guard:

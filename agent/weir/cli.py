@@ -232,8 +232,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
-    except (OSError, MemoryError) as error:  # of this machine, wherever it was
-        _fail(unexpected(error), WeirError.exit_code)
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (line := unexpected(error)) is None:
+            raise
+        _fail(line, WeirError.exit_code)
 
 
 def _fail(text: str, code: int) -> None:

@@ -23,11 +23,15 @@ class WeirError(Exception):
     exit_code = 1
 
 
-def unexpected(error: OSError | MemoryError) -> str:
-    """One line of an error that this machine made, with the place in Weir where it came up."""
+def unexpected(error: OSError | MemoryError | RuntimeError) -> str | None:
+    """One line of an error that this machine made, with the place where it came up; None for others."""
     if isinstance(error, OSError):
         of = f"{error.filename}: " if error.filename else ""
         what = f"{of}{error.strerror or error}"
+    elif isinstance(error, RuntimeError):
+        if "new thread" not in str(error):  # CPython, Modules/_threadmodule.c
+            return None
+        what = str(error)
     else:
         what = "out of memory"
     place = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -74,3 +75,10 @@ def setup(level: str = "info") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    """An error in a destructor, which changes nothing: a line for who looks, not a traceback for all."""
+    logging.getLogger("weir").debug("an error that nobody could be told of", extra={"fields": {
+        "error": repr(told.exc_value), "of": repr(told.object)}})  # fmt: skip

@@ -56,15 +56,8 @@ class Pipeline:
     ) -> None:
         self.kernel = kernel
         self.cluster = cluster
-        names = cluster.names if cluster else None
-        self.identity = Identity.for_host(Cidrs(settings.cidr), cluster=names, cgroup2=cgroup2)
-        self._drainer = Drainer(kernel)
-        self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series,
-                                      routes=settings.route if settings.requests else (),
-                                      since=kernel.facts.get("created", 0.0))  # fmt: skip
-        idle = int(settings.idle * 1e9)
-        self._retirer = Retirer(kernel, idle_ns=idle, pressed_ns=min(idle, 30 * 10**9))
-        self._rows = RowRetirer(kernel)
+        self._settings, self._cgroup2 = settings, cgroup2
+        self._begin()
         self._shedding = Shedding(kernel, settings)
         self._vfs = VirtualFunctions(lambda: self.failed("sriov"))
         #: Told the stage of an error that a step survived.
@@ -77,6 +70,21 @@ class Pipeline:
         self._scope = [cgroup(text, cgroup2)[1] for text in settings.cgroup] or [str(cgroup2)]
         self._closed = False
         self._tls: TlsWatch | None = None
+
+    def _begin(self) -> None:
+        """The stages, knowing nothing yet: the kernel has all totals, and the cluster's index all names."""
+        settings, kernel = self._settings, self.kernel
+        names = self.cluster.names if self.cluster else None
+        self.identity = Identity.for_host(Cidrs(settings.cidr), cluster=names, cgroup2=self._cgroup2)
+        self._drainer = Drainer(kernel)
+        self._aggregator = Aggregator(self.identity, settings.labels, settings.max_series,
+                                      routes=settings.route if settings.requests else (),
+                                      since=kernel.facts.get("created", 0.0))  # fmt: skip
+        idle = int(settings.idle * 1e9)
+        self._retirer = Retirer(kernel, idle_ns=idle, pressed_ns=min(idle, 30 * 10**9))
+        self._rows = RowRetirer(kernel)
+        #: A stage failed half-way: what it knows may not be what the kernel has.
+        self._torn = False
 
     def read_tls(self, scope: Scope) -> TlsWatch | None:
         """Begin to look for TLS libraries, if that is possible here."""
@@ -94,6 +102,8 @@ class Pipeline:
     def step(self) -> Snapshot:
         """One round; the snapshot to show."""
         with self._lock:
+            if self._torn:
+                self._begin()
             self.cut_lost()
             if time.monotonic() >= self._look_at:
                 self._look()
@@ -101,11 +111,13 @@ class Pipeline:
             self._mark_ports()
             without = self._shedding.look()
             drain = self._drainer.drain(requests=overload.REQUESTS not in without)
+            self._torn = True
             snapshot = self._aggregator.update(drain, without)
             with self._cutting:
                 self._retirer.cut(self.identity.stale, drain.monotonic_ns)
                 self._rows.step(drain, self._aggregator.requests, self._aggregator)
                 self._retirer.step(drain, self._aggregator)
+            self._torn = False
             vfs = self._vfs.read()
             tls = self._tls.state() if self._tls else TlsState()
             agent = replace(snapshot.agent, vfs_dropped=self._vfs.dropped, tls_files=tls.files,
@@ -146,9 +158,14 @@ class Pipeline:
         Does not wait for a step that is on its way: a new pod may be talking already.
         """
         with self._cutting:
-            lost = self.cluster.index.take_lost() if self.cluster else ()
-            if lost and not self._closed:
+            if self.cluster is None or self._closed:
+                return
+            lost = self.cluster.index.take_lost()
+            try:
                 self._retirer.cut(self.kernel.maps.slots.towards(lost), time.monotonic_ns())
+            except Exception:
+                self.cluster.index.lose_again(lost)
+                raise
 
     def connections(self, limit: int = 100_000) -> list[ConnectionRow]:
         """Rows of live sockets, read from the kernel now."""

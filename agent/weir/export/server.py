@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -78,8 +78,18 @@ class _Http(HTTPServer):
 class Server:
     """Serves a site until stopped, to those whom the guard lets."""
 
-    def __init__(self, listen: str, health: Health[Any], site: Site, guard: Guard | None = None) -> None:
-        """ListenError when ``listen`` is no address."""
+    def __init__(
+        self,
+        listen: str,
+        health: Health[Any],
+        site: Site,
+        guard: Guard | None = None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """ListenError when ``listen`` is no address. ``ended`` is called if it ends by an error."""
+        self._ended = ended
+        #: Why it ended by itself; "" while it did not.
+        self.died = ""
         self._listen = listen
         parse_listen(listen)
         self._health = health
@@ -101,15 +111,26 @@ class Server:
         self._listener.setblocking(False)
 
     def start(self) -> None:
-        """Listen, and serve from a thread. ListenError when the address cannot be had."""
+        """Listen, and serve from a thread. ListenError when the address cannot be had or served."""
         if self._listener is None:
             self.listen()
         started = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(started)), name="weir-http", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(started,), name="weir-http", daemon=True)
         self._thread.start()
         started.wait()
+        if self.died:
+            raise ListenError(f"cannot serve: {self.died}")
+
+    def _run(self, started: threading.Event) -> None:
+        serving = self._serve(started)
+        try:
+            asyncio.run(serving)
+        except Exception as error:  # noqa: BLE001 whatever it is, nobody is served any more
+            self.died = str(error) or type(error).__name__
+            self._ended()
+        finally:
+            serving.close()
+            started.set()
 
     def share(self, path: Path) -> None:
         """Serve root of this host, too, at a socket in the file system: in plain text, without a password.
@@ -133,7 +154,8 @@ class Server:
             self._listener.close()
         if self._thread is None or self._loop is None or self._stop is None:
             return
-        self._loop.call_soon_threadsafe(self._stop.set)
+        if not self.died:
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._thread = None
         self._pool.shutdown(cancel_futures=True)

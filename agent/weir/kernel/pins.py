@@ -13,11 +13,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from weir.errors import BusyError, ConfigError, PrivilegeError
+from weir.errors import BusyError, ConfigError, KernelError, PrivilegeError, WeirError
 from weir.kernel import mounts
 from weir.kernel.layout import ABI
 
@@ -51,11 +51,18 @@ class Instance:
         return bool(pinned) and set(pinned) <= set(there)
 
     def facts(self) -> Mapping[str, Any]:
-        """What the loader wrote about the pinned kernel side; empty if it is not known."""
+        """What the loader wrote about the pinned kernel side; empty if it is not known.
+
+        KernelError where it cannot be read just now: what is pinned counts, and is not replaced for that.
+        """
         try:
             facts = json.loads(self.state.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return {}
+        except OSError as error:
+            raise KernelError(
+                f"cannot read {self.state}: {error.strerror}; mend that and start again"
+            ) from None
         return facts if isinstance(facts, dict) else {}
 
     def prepare(self) -> Path:
@@ -125,15 +132,20 @@ class Instance:
                     f"weir {who} already runs for instance {self.name!r} (pid {file.read().strip() or '?'});"
                     " stop it, or choose another --instance NAME"
                 ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # a full disk: who holds it is not said
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield Path(file.name)
 
     @contextmanager
     def lock(self, who: str) -> Iterator[None]:
         """Hold the instance, as :meth:`claim`, and leave nothing half made at the end."""
-        with self.claim(who) as file:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(self.claim(who))
+            except (WeirError, OSError):
+                self.leave()
+                raise
             try:
                 yield
             finally:

@@ -43,7 +43,7 @@ def ready(name: str) -> tuple[Instance, Path]:
     hold = mounts.Hold()
     try:
         return Instance(name, mounts.ensure("bpf"), hold=hold), mounts.ensure("cgroup2")
-    except WeirError:
+    except (WeirError, OSError):
         hold.release()
         raise
 

@@ -274,6 +274,11 @@ class ClusterIndex:
             lost, self._pods.lost = frozenset(self._pods.lost), set()
             return lost
 
+    def lose_again(self, lost: frozenset[bytes]) -> None:
+        """Tell of these the next time once more: nothing could be done about them."""
+        with self._lock:
+            self._pods.lost |= lost
+
     def sizes(self) -> dict[str, int]:
         """Objects by kind."""
         with self._lock:
