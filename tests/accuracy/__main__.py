@@ -30,6 +30,8 @@ from tests.kernel.watch import Watch, asking
 from weir.kernel.layout import SOURCE
 
 SIZE, REPLY, SHORT = 1_000_003, 50_021, 1009
+#: What fits into a socket's buffer.
+_FITS = 23_003
 
 
 @dataclass
@@ -78,8 +80,8 @@ def _reset(pair: TcpPair) -> tuple[int, int]:
 
 
 def _unread(pair: TcpPair) -> tuple[int, int]:
-    pair.unread(SIZE, SHORT)
-    return SIZE, 0
+    pair.unread(_FITS, SHORT)
+    return _FITS, 0
 
 
 def _churn(pair: TcpPair) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -135,7 +136,56 @@ def _no_run_folder(instance: str) -> None:
     shutil.rmtree(mounts.RUN / instance)
 
 
-DAMAGES = [_garble, _no_link, _no_slots, _no_run_folder]
+def _replace(where: str, fd: int) -> None:
+    """Somebody else's object under a name of ours."""
+    pin = Path(where)
+    pin.unlink()
+    bpf.pin(fd, str(pin))
+    os.close(fd)
+
+
+def _foreign_map(instance: str) -> None:
+    """Of another layout: mapped, it would be read beyond its end."""
+    fd = bpf.map_create(2, 4, 8, 1, 1 << 10, "foreign")  # BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE
+    _replace(str(next(pins(instance).glob("*/maps/slots"))), fd)
+
+
+def _same_layout(instance: str) -> None:
+    """A map that only looks like ours."""
+    path = next(pins(instance).glob("*/maps/slots"))
+    mine = bpf.get(str(path))
+    kind, key, value, entries, flags = bpf.map_info(mine)
+    os.close(mine)
+    _replace(str(path), bpf.map_create(kind, key, value, entries, flags, "foreign"))
+
+
+def _foreign_program(instance: str) -> None:
+    one, other = (next(pins(instance).glob(f"*/progs/{name}")) for name in ("tcp_drain", "slot_fold"))
+    _replace(str(other), bpf.get(str(one)))
+
+
+def _foreign_link(instance: str) -> None:
+    one, other = (next(pins(instance).glob(f"*/links/{name}")) for name in ("tcp_drain", "tcp_records"))
+    _replace(str(other), bpf.get(str(one)))
+
+
+def _folder(instance: str) -> None:
+    pin = next(pins(instance).glob("*/maps/slots"))
+    pin.unlink()
+    pin.mkdir()
+
+
+DAMAGES = [
+    _foreign_map,
+    _same_layout,
+    _foreign_program,
+    _foreign_link,
+    _folder,
+    _garble,
+    _no_link,
+    _no_slots,
+    _no_run_folder,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__.strip("_"))

@@ -249,6 +249,11 @@ class ProgramInfo:
     xlated_bytes: int
 
 
+def object_id(fd: int) -> int:
+    """The kernel's number of a map, a program or a link: the second word of its ``struct bpf_…_info``."""
+    return int(_info(fd, struct.Struct("<II"), bytes(8))[1])
+
+
 def program_info(fd: int) -> ProgramInfo:
     """Statistics and sizes of a program."""
     f = _info(fd, _INFO, bytes(_INFO.size))

@@ -7,6 +7,7 @@ all of it is there, so a loader that was killed leaves ``v<ABI>-new``, which the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from weir.errors import BusyError, ConfigError, KernelError, PrivilegeError, WeirError
-from weir.kernel import mounts
+from weir.kernel import bpf, mounts
 from weir.kernel.layout import ABI
 
 #: Folders of this prefix under an instance's run folder are a loader's.
@@ -45,10 +46,21 @@ class Instance:
         self.state = self.run / "kernel.json"
 
     def loaded(self) -> bool:
-        """Whether a whole kernel side is pinned: all that its loader pinned, and what it wrote about it."""
-        pinned = self.facts().get("pins") or ()
-        there = _listed(self.pins)  # more may have been attached since
-        return bool(pinned) and set(pinned) <= set(there)
+        """Whether a whole kernel side is pinned: all that its loader pinned, and what it wrote about it.
+
+        Objects of others under the same names do not count. KernelError where that cannot be told just now.
+        """
+        pinned = self.facts().get("pins")
+        there = set(_listed(self.pins))  # more may have been attached since
+        if not isinstance(pinned, dict) or not pinned or not pinned.keys() <= there:
+            return False
+        return all(_id(self.pins / path) == number for path, number in pinned.items())
+
+    def _may_be_loaded(self) -> bool:
+        try:
+            return self.loaded()
+        except KernelError:
+            return True
 
     def facts(self) -> Mapping[str, Any]:
         """What the loader wrote about the pinned kernel side; empty if it is not known.
@@ -82,7 +94,10 @@ class Instance:
         """Make the prepared folder the instance's kernel side; killed at any point it leaves none or all."""
         self.run.mkdir(parents=True, exist_ok=True)
         fresh = self.state.with_suffix(".new")
-        fresh.write_text(json.dumps({**facts, "pins": _listed(self.fresh)}), encoding="utf-8")
+        fresh.write_text(
+            json.dumps({**facts, "pins": {path: _id(self.fresh / path) for path in _listed(self.fresh)}}),
+            encoding="utf-8",
+        )
         remove(self.pins)
         fresh.rename(self.state)
         self.fresh.rename(self.pins)
@@ -150,7 +165,7 @@ class Instance:
                 yield
             finally:
                 self._sweep()
-                if not self.loaded():  # a start that failed leaves nothing
+                if not self._may_be_loaded():  # a start that failed leaves nothing
                     file.unlink(missing_ok=True)
                     if who == "run" and not self.pins.exists():
                         shutil.rmtree(self.run, ignore_errors=True)
@@ -170,6 +185,26 @@ class Instance:
 
 def _listed(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.glob("*/*"))
+
+
+#: What bpf_obj_get says of a file that is no pin (kernel/bpf/inode.c), or of none.
+_NO_PIN = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.EINVAL}
+
+
+def _id(path: Path) -> int:
+    """The kernel's number of what is pinned there, 0 for nothing; KernelError if that cannot be asked."""
+    try:
+        fd = bpf.get(str(path))
+    except OSError as error:
+        if error.errno in _NO_PIN:
+            return 0
+        raise KernelError(f"cannot open {path}: {error.strerror}; mend that and start again") from None
+    try:
+        return bpf.object_id(fd)
+    except OSError as error:
+        raise KernelError(f"cannot ask about {path}: {error.strerror}; mend that and start again") from None
+    finally:
+        os.close(fd)
 
 
 def _rmdir(folder: Path) -> None:
