@@ -28,8 +28,8 @@ _TCP = """
 ## TCP
 
 Off by so many bytes, up / down. *nothing*: the tool does not show these connections at all. The peers print
-whole kB for a connection or an interval, rounded down: that is most of what they are off, and all of what
-short connections moved. A tool that prints connections as they close says nothing of those that are open; one that
+whole kB for a connection or an interval, rounded down: that is most of what they are off, and all that short
+connections moved. A tool that prints connections as they close says nothing of those that are open; one that
 hooks tcp_sendmsg does not see what kernel TLS hands on. Retransmits and headers are in none of these figures.
 """
 _UDP = """
@@ -45,10 +45,10 @@ Of the peers' tools none counts requests.
 _MORE = """
 ## What else proves it
 
-* `tests/kernel/test_tcp_bytes.py`, `test_udp.py`: the same ways, families and more, on each kernel of the
-  [matrix](kernels-matrix.md) and for each variant of watching TCP, asserted to the byte.
-* `tests/soak`: everything at once while agents are killed, ended and held; every byte, datagram, connection and
-  request is there.
+* `tests/kernel/test_tcp_bytes.py`, `test_udp.py`: the same ways, families and more, to the byte, on each
+  kernel of the [matrix](kernels-matrix.md) and for each variant of watching TCP.
+* `tests/soak`: everything at once while agents are killed, ended and held; every byte, datagram, connection
+  and request is there.
 * `tests/faults`: each system call of the loader and the agent fails once; counts are exact after it.
 """
 
