@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from weir.kernel.layout import METHODS, PROTOCOLS, REDIS_METHODS, SQL_METHODS
@@ -29,6 +29,7 @@ _GRPC_CODES = (
 )  # fmt: skip
 #: Those that are the server's fault, as OpenTelemetry's conventions for gRPC have it.
 _GRPC_FAILED = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+_PLAIN_CODES = ("OK", "ERROR")
 _NOT_KNOWN = len(_GRPC_CODES) + 1
 
 
@@ -41,8 +42,13 @@ class Words:
     failed: Callable[[int], bool]
 
 
+def _of(known: Sequence[str], number: int) -> str:
+    """A word by its number; OTHER for one that there is not."""
+    return known[number] if 0 <= number < len(known) else OTHER
+
+
 def _http_method(number: int) -> str:
-    return METHODS[number]
+    return _of(METHODS, number)
 
 
 def _dns_code(status: int) -> str:
@@ -56,13 +62,17 @@ def _grpc_code(status: int) -> str:
 
 
 #: That a name does not exist (NXDOMAIN) is an answer; that a server answers "no" (4xx) is, too.
-_SQL = Words(lambda n: SQL_METHODS[n], lambda status: ("OK", "ERROR")[status - 1], lambda status: status != 1)
+_SQL = Words(
+    lambda n: _of(SQL_METHODS, n), lambda status: _of(_PLAIN_CODES, status - 1), lambda status: status != 1
+)
 _WORDS = {
     "http": Words(_http_method, str, lambda status: status >= 500),
     "http2": Words(_http_method, str, lambda status: status >= 500),
     "grpc": Words(lambda _: "", _grpc_code, lambda status: _grpc_code(status) in _GRPC_FAILED),
     "redis": Words(
-        lambda n: REDIS_METHODS[n], lambda status: ("OK", "ERROR")[status - 1], lambda status: status != 1
+        lambda n: _of(REDIS_METHODS, n),
+        lambda status: _of(_PLAIN_CODES, status - 1),
+        lambda status: status != 1,
     ),
     "postgresql": _SQL,
     "mysql": _SQL,
@@ -72,7 +82,7 @@ _WORDS = {
 
 def words(protocol: int, method: int, status: int) -> tuple[str, str, str, str]:
     """Protocol, method, status and outcome of a row, as labels have them."""
-    name = PROTOCOLS[protocol]
+    name = _of(PROTOCOLS, protocol)
     known = _WORDS.get(name)
     if known is None:
         return name, "", "", UNKNOWN

@@ -68,28 +68,39 @@ def dump(family: int) -> Iterator[tuple[Tuple, Tuple]]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as netlink:
         netlink.settimeout(5)
         netlink.send(struct.pack("<IHHIIBBH", 20, _GET, _REQUEST | _DUMP, 1, 0, family, 0, 0))
-        while True:
-            data = netlink.recv(1 << 20)
-            at = 0
-            while at + 16 <= len(data):
-                length, kind = struct.unpack_from("<IH", data, at)
-                if kind == _DONE:
-                    return
-                if kind == _ERROR:
-                    code = -struct.unpack_from("<i", data, at + 16)[0]
-                    raise OSError(code, os.strerror(code))
-                found = dict(_attributes(data, at + 20, at + length))
-                both = _tuple(data, *found.get(_ORIG, (0, 0))), _tuple(data, *found.get(_REPLY, (0, 0)))
-                if both[0] is not None and both[1] is not None:
-                    yield both[0], both[1]
-                at += (length + 3) & ~3
+        more = True
+        while more:
+            found, more = decoded(netlink.recv(1 << 20))
+            yield from found
+
+
+def decoded(data: bytes) -> tuple[list[tuple[Tuple, Tuple]], bool]:
+    """Tuples of the messages of one reading, and whether more come. OSError for what the kernel refuses.
+
+    A message that is cut, or is none, ends it as the last one does.
+    """
+    found: list[tuple[Tuple, Tuple]] = []
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = struct.unpack_from("<IH", data, at)
+        if kind == _DONE or not 16 <= length <= len(data) - at:
+            return found, False
+        if kind == _ERROR:
+            code = -struct.unpack_from("<i", data[at : at + length].ljust(20, b"\0"), 16)[0]
+            raise OSError(code, os.strerror(code))
+        parts = dict(_attributes(data, at + 20, at + length))
+        original, reply = (_tuple(data, *parts.get(way, (0, 0))) for way in (_ORIG, _REPLY))
+        if original is not None and reply is not None:
+            found.append((original, reply))
+        at += (length + 3) & ~3
+    return found, bool(data)
 
 
 def _attributes(data: bytes, at: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:
     """Kind of each netlink attribute, and where its value lies."""
     while at + 4 <= end:
         length, kind = struct.unpack_from("<HH", data, at)
-        if length < 4:
+        if length < 4 or at + length > end:
             return
         yield kind & _KIND, (at + 4, at + length)
         at += (length + 3) & ~3
@@ -101,6 +112,10 @@ def _tuple(data: bytes, at: int, end: int) -> Tuple | None:
     addresses = [data[a:b] for _, (a, b) in _attributes(data, *parts.get(_IP, (0, 0)))]
     numbers = {kind: data[a:b] for kind, (a, b) in _attributes(data, *parts.get(_PROTO, (0, 0)))}
     if len(addresses) < 2 or not {_NUMBER, _SRC_PORT, _DST_PORT} <= numbers.keys():
+        return None
+    if not {len(a) for a in addresses[:2]} <= {4, 16}:
+        return None
+    if (len(numbers[_NUMBER]), len(numbers[_SRC_PORT]), len(numbers[_DST_PORT])) != (1, 2, 2):
         return None
     source, destination = (a if len(a) == 16 else _MAPPED + a for a in addresses[:2])
     source_port, destination_port = (int.from_bytes(numbers[k], "big") for k in (_SRC_PORT, _DST_PORT))

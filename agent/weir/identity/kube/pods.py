@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ _ENDED = ("Succeeded", "Failed")
 SANDBOX_READY = "PodReadyToStartContainers"
 #: Label by which a Deployment tells its ReplicaSets apart.
 TEMPLATE_HASH = "pod-template-hash"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PROTOCOLS = {"TCP": 6, "UDP": 17}
 _MAX_ADDRESSES = 16
 _MAX_ENDPOINTS = 1000  # of one slice, as the API allows
@@ -222,11 +224,8 @@ def node_of(item: NodeObject) -> Node:
 
 def number_of(uid: str) -> int:
     """A uid's number: a UUID's own, else that of a digest."""
-    if len(uid) == 36:
-        try:
-            return int(uid.replace("-", ""), 16)
-        except ValueError:
-            pass
+    if _UUID.fullmatch(uid):
+        return int(uid.replace("-", ""), 16)
     return int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=16).digest(), "big")
 
 
