@@ -177,3 +177,36 @@ def test_two_names_for_one_network_are_refused() -> None:
 def test_addresses_as_text() -> None:
     assert [text(packed(a)) for a in ("10.0.0.1", "fe80::1%eth0", "::1")] == ["10.0.0.1", "fe80::1", "::1"]
     assert packed("127.0.0.1") in host_addresses()
+
+
+def test_mountinfo_that_is_cut(tmp_path: Path) -> None:
+    """Lines of other lengths than proc(5) has are not for us; the next one may be."""
+    (tmp_path / "self").mkdir()
+    lines = [
+        "36 35 0:3 / - cgroup2 c rw",
+        "36 35 0:3 - cgroup2 c rw",
+        " - cgroup2 c rw",
+        "36 35 0:3 / /cg rw - cgroup2 c rw",
+    ]
+    (tmp_path / "self/mountinfo").write_text("\n".join(lines))
+    assert find_cgroup2(tmp_path) == Path("/cg")
+
+
+def test_a_tree_that_is_gone_has_no_paths(tmp_path: Path) -> None:
+    """A mount that went, and a folder that goes while it is looked for."""
+    clock = Clock()
+    paths = CgroupPaths(tmp_path / "gone", clock)
+    assert paths.path(1) is None
+    (tmp_path / "gone").mkdir()
+    clock.now += 31
+    assert paths.path((tmp_path / "gone").stat().st_ino) == "/"
+
+
+def test_an_unknown_id_is_looked_for_again_later(tmp_path: Path) -> None:
+    clock = Clock()
+    paths = CgroupPaths(tmp_path, clock, negative_ttl=30.0)
+    assert paths.path(1) is None
+    for seconds, walks in ((29.0, 1), (0.9, 1), (0.2, 2)):
+        clock.now += seconds
+        assert paths.path(1) is None
+        assert paths.walks == walks

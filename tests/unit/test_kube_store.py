@@ -90,3 +90,19 @@ def test_as_a_naive_model(seed: int) -> None:
     for uid in uids:
         store.remove(uid)
     assert (len(store), store.keys) == (0, 0)
+
+
+def test_words_are_numbers_up_to_a_bound() -> None:
+    words = Words(most=2)
+    numbers = [words.number(word) for word in ("prod", "test", "prod", "more", "test")]
+    assert numbers == [0, 1, 0, "more", 1]
+    assert [words.word(number) for number in numbers] == ["prod", "test", "prod", "more", "test"]
+
+
+def test_one_address_in_a_network_of_its_own() -> None:
+    """Not taken for one in the default network, which has the same number."""
+    store, at = PodStore(), packed("10.0.0.1")
+    pod = Pod(str(uuid.UUID(int=1)), "prod", "web", "node-a", "web", "Pod", addresses=(("prod/sriov-a", at),))
+    store.put(pod, Stay(1.5, 0.0, False, ALWAYS, ALWAYS))
+    assert [kept.pod for kept in store.at("prod/sriov-a", at)] == [pod]
+    assert not store.at("", at)
