@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,10 @@ _OF_THE_KERNEL = ("read_counters", "fold_slot", "fold_requests", "programs", "fi
 PORT = 8080
 SENT, RECEIVED = "tcp_sent_bytes", "tcp_received_bytes"
 ASKED, ANSWERED = get(), answer(200, b"x" * 211)
+
+
+#: Made to be called by any thread: what they touch is not theirs.
+_SHARED = {"KernelSide", "Maps"}
 
 
 class PlantedError(Exception):
@@ -124,3 +129,65 @@ def test_each_function_of_the_stages_fails_once(house: House, monkeypatch: pytes
     mine, other = by_labels(house.pipeline.step()), by_labels(anew.step())
     assert mine == other
     assert np.array_equal(np.sort(list(mine)), np.sort(list(other)))
+
+
+class Crowd:
+    """Tells when two threads are in methods of one object at once."""
+
+    def __init__(self) -> None:
+        self._inside: dict[int, tuple[int, int]] = {}  # object -> thread, depth
+        self._lock = threading.Lock()
+        self.met: set[str] = set()
+        self.threads: set[str] = set()
+
+    def watched(self, plain: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def run(*args: Any, **named: Any) -> Any:
+            key, me = id(args[0]), threading.get_ident()
+            with self._lock:
+                self.threads.add(threading.current_thread().name)
+                who, depth = self._inside.get(key, (me, 0))
+                if who != me:
+                    self.met.add(name)
+                self._inside[key] = me, depth + 1
+            try:
+                return plain(*args, **named)
+            finally:
+                with self._lock:
+                    _, depth = self._inside.get(key, (me, 1))
+                    if depth > 1:
+                        self._inside[key] = me, depth - 1
+                    else:
+                        self._inside.pop(key, None)
+
+        return run
+
+
+def test_one_thread_at_a_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads what the writer writes waits for it: steps, live connections, edges that are cut off."""
+    crowd = Crowd()
+    for where, name in functions():
+        plain = inspect.getattr_static(where, name)
+        if inspect.isclass(where) and inspect.isfunction(plain) and where.__name__ not in _SHARED:
+            monkeypatch.setattr(where, name, crowd.watched(plain, f"{where.__name__}.{name}"))
+    house.pipeline._begin()
+    over = threading.Event()
+
+    def again(call: Callable[[], object]) -> None:
+        while not over.is_set():
+            call()
+
+    calls: list[Callable[[], object]] = [
+        house.pipeline.step,
+        house.pipeline.connections,
+        house.pipeline.cut_lost,
+    ]
+    threads = [threading.Thread(target=again, args=(call,)) for call in (*calls, *calls[:2])]
+    for thread in threads:
+        thread.start()
+    for _ in range(31):
+        house.visit()
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert len(crowd.threads) >= 4, "they were all at work"
+    assert not crowd.met
