@@ -39,6 +39,7 @@ _TESTS = (
     "test_kube_names",
     "test_kube_pods",
     "test_kube_store",
+    "test_labels",
     "test_marked_ports",
     "test_metrics",
     "test_nothing_stays",

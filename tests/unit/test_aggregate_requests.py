@@ -69,6 +69,11 @@ def test_overflow_and_budget(tmp_path: Path) -> None:
     assert found["other", "", ""] > 100
     assert snapshot.agent.series <= 1000
     assert snapshot.agent.series_folded > 0
+    names = snapshot.requests.names
+    for pair in snapshot.requests.pairs:
+        labels = dict(zip(names, pair, strict=True))
+        if labels["source_workload"] in ("other", "overflow"):
+            assert [labels[n] for n in ("protocol", "method", "status", "outcome")] == ["", "", "", "unknown"]
 
 
 @pytest.mark.parametrize(

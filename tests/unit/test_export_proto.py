@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.utils import floatToGoString
 
-from tests.unit.synthetic import client, drain, identity, request
+from tests.unit.synthetic import client, drain, histogram, identity, request, server, slot
 from weir.aggregate import Aggregator
 from weir.export import proto
-from weir.kernel.layout import duration_bounds
+from weir.export.prometheus import PairCollector
+from weir.kernel.layout import UDP, duration_bounds
 
 Fields = list[tuple[int, Any]]
 _KIND = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"
@@ -131,3 +135,70 @@ def test_families_of_the_library() -> None:
 )  # fmt: skip
 def test_who_is_given_it(accept: str, wanted: bool) -> None:
     assert proto.wanted(accept) == wanted
+
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(found: dict[str, Fields]) -> Samples:
+    """As the text format has them."""
+    said: Samples = {}
+    for name, family in found.items():
+        for number, raw in family:
+            if number != 4:
+                continue
+            metric = fields(raw)
+            own = {
+                dict(fields(v))[1].decode(): dict(fields(v)).get(2, b"").decode() for n, v in metric if n == 1
+            }
+            value = {n: v for n, v in metric if n != 1}
+            for kind in (2, 3):
+                if kind in value:
+                    said[name, frozenset(own.items())] = dict(fields(value[kind]))[1]
+            if 7 in value:
+                histogram = fields(value[7])
+                said[f"{name}_count", frozenset(own.items())] = dict(histogram)[1]
+                said[f"{name}_sum", frozenset(own.items())] = dict(histogram)[2]
+                for n, bucket in histogram:
+                    if n == 3:
+                        count, bound = dict(fields(bucket))[1], dict(fields(bucket))[2]
+                        le = floatToGoString(bound)
+                        said[f"{name}_bucket", frozenset({**own, "le": le}.items())] = count
+    return said
+
+
+def test_it_says_what_the_text_says(tmp_path: Path) -> None:
+    """Every family, sample, label and value of a page, by the library's own text and its own parser."""
+    rows = [
+        request(1, status=200, seconds=[0.001, 0.3, 0.3]),
+        request(2, status=503, seconds=[7.0], untimed=2),
+    ]
+    edges = {
+        1: client(sent_bytes=5, opened=3, closed=1, live=2, retransmitted=4,
+                  rtt=histogram([70, 900]), rtt_sum_us=970, connect=histogram([33]), connect_sum_us=33),
+        2: server(received_bytes=5, resets_sent=2),
+        3: slot(comm="größe", sent_bytes=1, failed=[1, 2, 3, 4, 5, 6]),
+        4: slot(proto=UDP, sent_bytes=9, sent_datagrams=2),
+    }  # fmt: skip
+    snapshot = Aggregator(identity(tmp_path), since=1.6e9).update(drain(edges, requests=rows))
+    registry = CollectorRegistry()
+    registry.register(PairCollector(snapshot))
+    text: Samples = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for one in family.samples:
+            if not one.name.endswith("_created"):
+                text[one.name, frozenset(one.labels.items())] = one.value
+    assert samples(families(proto.pieces(snapshot))) == pytest.approx(text)
+    assert len(text) > 150
+
+
+@pytest.mark.parametrize(
+    ("used", "runs"),
+    [
+        ([], []), ([0], [(0, 1)]), ([5, 6, 7], [(5, 8)]), ([1, 4], [(1, 5)]), ([1, 5], [(1, 2), (5, 6)]),
+        ([0, 3, 6, 10, 11], [(0, 7), (10, 12)]), ([2, 9, 20], [(2, 3), (9, 10), (20, 21)]),
+    ],
+)  # fmt: skip
+def test_runs_of_buckets(used: list[int], runs: list[tuple[int, int]]) -> None:
+    """Gaps of one or two empty buckets are written, larger ones left out."""
+    assert list(proto._runs(used)) == runs

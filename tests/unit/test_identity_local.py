@@ -210,3 +210,12 @@ def test_an_unknown_id_is_looked_for_again_later(tmp_path: Path) -> None:
         clock.now += seconds
         assert paths.path(1) is None
         assert paths.walks == walks
+
+
+def test_a_command_that_was_cut_is_the_same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel keeps 15 characters of a name; a shorter beginning of it is another's."""
+    processes = Processes(Path("/proc"), Clock())
+    monkeypatch.setattr(processes, "_ask", lambda _: "kube-controller-manager")
+    assert processes.name(7, "kube-controller") == "kube-controller-manager"
+    assert processes.name(7, "kube") == "kube"
+    assert processes.name(7, "kube-controlleR") == "kube-controlleR"
