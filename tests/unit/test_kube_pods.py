@@ -162,3 +162,18 @@ def test_equal_pods_are_equal() -> None:
     one, other = (pod_of(pod({STATUS: json.dumps(VF)}))[0] for _ in range(2))
     assert one == other
     assert isinstance(one, Pod)
+
+
+def test_node_ports_are_of_protocols_that_are_counted() -> None:
+    ports = [{"port": 80, "nodePort": 30080}, {"port": 53, "protocol": "UDP", "nodePort": 30053},
+             {"port": 99, "protocol": "SCTP", "nodePort": 30099}, {"port": 81}]  # fmt: skip
+    value = {"metadata": {"name": "web", "uid": "s3"}, "spec": {"clusterIP": "10.96.0.7", "ports": ports}}
+    found = service_of(msgspec.json.decode(json.dumps(value), type=ServiceObject))
+    assert found.node_ports == ((6, 30080), (17, 30053))
+
+
+@pytest.mark.parametrize(("field", "most"), [("name", 253), ("interface", 15), ("mac", 59)])
+def test_texts_of_an_annotation_have_a_bound(field: str, most: int) -> None:
+    for length, taken in ((most, 1), (most + 1, 0)):
+        found, bad = attachments({STATUS: json.dumps([{"name": "n", field: "a" * length}])})
+        assert (len(found), bad) == (taken, not taken)
