@@ -161,6 +161,8 @@ class Pipeline:
             if self.cluster is None or self._closed:
                 return
             lost = self.cluster.index.take_lost()
+            if not lost:
+                return
             try:
                 self._retirer.cut(self.kernel.maps.slots.towards(lost), time.monotonic_ns())
             except Exception:

@@ -127,6 +127,22 @@ def test_the_lease_ends(watch: Watch, place: Netns, talks: Dialogues) -> None:
     assert counted(watch, place, port) == {("http", "GET", 200): 3}
 
 
+def test_a_pause_after_a_lease_that_ended(watch: Watch, place: Netns, talks: Dialogues) -> None:
+    """An agent that was held longer than its lease goes on with a pause of its own number."""
+    port = talks.listen()
+    number = talks.connect(port)
+    talks.say(number, TALK)
+    shed = pause(watch, lease=0.5)
+    time.sleep(0.6)
+    talks.say(number, [*TALK * 3, (CLIENT, get("/waits"))])
+    shed.without(tap=False, requests=True)
+    talks.say(number, [(SERVER, answer(404)), (CLIENT, get("/within"))])
+    shed.without(tap=False, requests=False)
+    talks.say(number, [(SERVER, answer(500)), *TALK, *TALK])
+    talks.close(number)
+    assert counted(watch, place, port) == {("http", "GET", 200): 6}
+
+
 def test_nobody_is_told(watch: Watch, place: Netns, talks: Dialogues) -> None:
     port = talks.listen()
     tap, shed = Tap(watch.kernel), KernelShed(watch.kernel.maps, 60)

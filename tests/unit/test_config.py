@@ -118,3 +118,23 @@ def test_namespace_by_path_number_or_name(tmp_path: Path) -> None:
 def test_what_is_no_namespace(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="give a name under"):
         netns.inode(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("128Mi", 128 << 20),
+        ("1Gi", 1 << 30),
+        ("200M", 200_000_000),
+        ("134217728", 1 << 27),
+        ("0", 0),
+        ("1.5Gi", 3 << 29),
+    ],
+)
+def test_sizes_are_written_as_kubernetes_does(tmp_path: Path, text: str, size: int) -> None:
+    """By option, and in YAML, where a number is one."""
+    run = cli.cli.commands["run"]
+    assert run.make_context("run", ["--max-memory", text]).params["max_memory"] == size
+    path = yaml(tmp_path, f"max-memory: {text}\nmax-cpu: 0.05\n")
+    params = run.make_context("run", ["--config", str(path)]).params
+    assert (params["max_memory"], params["max_cpu"]) == (size, 0.05)

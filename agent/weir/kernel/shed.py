@@ -21,9 +21,9 @@ class KernelShed:
 
     def without(self, *, tap: bool, requests: bool) -> None:
         """Take away or give back, until the lease ends or the next call."""
-        until = self._now() + self._lease_ns
-        row = self._row
-        if requests and not row["requests_until_ns"][0]:
+        now, row = self._now(), self._row
+        until = now + self._lease_ns
+        if requests and int(row["requests_until_ns"][0]) <= now:  # or a lease ended while the agent was held
             row["pauses"][0] += 1  # before the pause: who reads again knows that there was one
         row["requests_until_ns"][0] = until if requests else 0
         row["tap_until_ns"][0] = until if tap else 0
